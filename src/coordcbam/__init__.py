@@ -1,0 +1,126 @@
+"""Attention you can trust in a detector: insert it, watch it, let it rescue itself, report it.
+
+Names are loaded when they are first used (PEP 562), so importing the package costs nothing.
+
+>>> import coordcbam as cc
+>>> cc.BlockConfig.step2().coord.beta
+0.35
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from coordcbam._support.wake import wake_hosts
+from coordcbam._version import __version__
+
+if TYPE_CHECKING:
+    from coordcbam.block import (
+        BlockConfig,
+        ChannelConfig,
+        ChannelGate,
+        ChannelMaps,
+        CoordCBAM,
+        CoordConfig,
+        CoordGate,
+        CoordMaps,
+        GuardedResidual,
+        MixConfig,
+        RescueConfig,
+        Stats,
+        Trace,
+    )
+    from coordcbam.insert import (
+        Insertion,
+        Plan,
+        attached_block,
+        blocks,
+        bypass,
+        insert_,
+        plan,
+        remove_,
+    )
+    from coordcbam.monitor import Monitor
+    from coordcbam.notebook.step2 import (
+        CBAMChannelPlusCoord,
+        ChannelAttentionFusionT,
+        CoordinateAttPlus,
+    )
+
+_ROOM_OF = {
+    **dict.fromkeys(
+        (
+            "BlockConfig",
+            "ChannelConfig",
+            "ChannelGate",
+            "ChannelMaps",
+            "CoordCBAM",
+            "CoordConfig",
+            "CoordGate",
+            "CoordMaps",
+            "GuardedResidual",
+            "MixConfig",
+            "RescueConfig",
+            "Stats",
+            "Trace",
+        ),
+        "coordcbam.block",
+    ),
+    **dict.fromkeys(
+        (
+            "Insertion",
+            "Plan",
+            "attached_block",
+            "blocks",
+            "bypass",
+            "insert_",
+            "plan",
+            "remove_",
+        ),
+        "coordcbam.insert",
+    ),
+    "Monitor": "coordcbam.monitor",
+    **dict.fromkeys(
+        ("CBAMChannelPlusCoord", "ChannelAttentionFusionT", "CoordinateAttPlus"),
+        "coordcbam.notebook.step2",
+    ),
+}
+
+__all__ = [
+    "BlockConfig",
+    "CBAMChannelPlusCoord",
+    "ChannelAttentionFusionT",
+    "ChannelConfig",
+    "ChannelGate",
+    "ChannelMaps",
+    "CoordCBAM",
+    "CoordConfig",
+    "CoordGate",
+    "CoordMaps",
+    "CoordinateAttPlus",
+    "GuardedResidual",
+    "Insertion",
+    "MixConfig",
+    "Monitor",
+    "Plan",
+    "RescueConfig",
+    "Stats",
+    "Trace",
+    "__version__",
+    "attached_block",
+    "blocks",
+    "bypass",
+    "insert_",
+    "plan",
+    "remove_",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'coordcbam' has no attribute {name!r}")
+    wake_hosts()
+    return getattr(importlib.import_module(_ROOM_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

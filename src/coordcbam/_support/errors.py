@@ -1,0 +1,35 @@
+"""Errors whose text is one line: what was given, what was expected, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """A mistake of the caller's that the command line reports in one line, with exit status 2."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """An optional package is needed and absent."""
+
+
+def nearest(word: str, known: Iterable[str], *, count: int = 3) -> str:
+    """The known words closest to ``word``, or all of them when none is close.
+
+    >>> nearest("coord_bta", ["coord_beta", "beta_ca", "r_min"])
+    "'coord_beta'"
+    >>> nearest("zzz", ["gn", "bn"])
+    "'gn', 'bn'"
+    """
+    names = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
+    return ", ".join(repr(name) for name in close or names)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for a word that is nearly known, else ``""``.
+
+    >>> did_you_mean("coord_bta", ["coord_beta", "alpha"])
+    "; did you mean 'coord_beta'?"
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

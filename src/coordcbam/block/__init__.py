@@ -1,0 +1,41 @@
+"""The layer: options, channel and coordinate gates, residual mix with monitor and rescue, trace."""
+
+from coordcbam.block.cbam import ChannelMaps, CoordCBAM, CoordMaps, Trace
+from coordcbam.block.channel import ChannelGate
+from coordcbam.block.checks import InputError, InputTypeError
+from coordcbam.block.config import (
+    PRESETS,
+    BlockConfig,
+    ChannelConfig,
+    CoordConfig,
+    MixConfig,
+    RescueConfig,
+    all_rules,
+)
+from coordcbam.block.coord import CoordGate
+from coordcbam.block.mix import GuardedResidual
+from coordcbam.block.options import OptionTypeError, OptionValueError, Rule
+from coordcbam.block.stats import Stats
+
+__all__ = [
+    "PRESETS",
+    "BlockConfig",
+    "ChannelConfig",
+    "ChannelGate",
+    "ChannelMaps",
+    "CoordCBAM",
+    "CoordConfig",
+    "CoordGate",
+    "CoordMaps",
+    "GuardedResidual",
+    "InputError",
+    "InputTypeError",
+    "MixConfig",
+    "OptionTypeError",
+    "OptionValueError",
+    "RescueConfig",
+    "Rule",
+    "Stats",
+    "Trace",
+    "all_rules",
+]

@@ -1,0 +1,145 @@
+"""The channel gate's side net: which channels to keep, from their means and maxima."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coordcbam._support.permanent import permanent
+from coordcbam.block.checks import check_channels
+from coordcbam.block.config import ChannelConfig
+from coordcbam.block.options import OptionValueError, Rule
+from coordcbam.kernels.plain import soften
+
+Elementwise: TypeAlias = Callable[[Tensor], Tensor]
+
+GATES: dict[str, Elementwise] = {"sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}
+
+
+def hswish(x: Tensor) -> Tensor:
+    """``x * relu6(x + 3) / 6``, in the notebook's order of operations.
+
+    >>> hswish(torch.tensor([-3.0, 0.0, 3.0]))
+    tensor([-0., 0., 3.])
+    """
+    return x * F.relu6(x + 3.0) / 6.0
+
+
+ACTIVATIONS: dict[str, Elementwise] = {"relu": F.relu, "silu": F.silu, "hswish": hswish}
+
+
+@permanent
+class ChannelGate(nn.Module):
+    """``gate = sigmoid(z / T)``, z fused from an MLP of each channel's mean and maximum.
+
+    Holds the notebook's parameters under its names and in its order of construction, so that the
+    same seed gives the same weights. Functions are looked up by name: a module that stored one
+    could not be loaded safely.
+
+    Args:
+        channels: width of the map, 1 or more.
+        config: options; the default is step 2's.
+        eps: floor inside the inverse softplus and offset of a learnable temperature.
+        bias: whether the two layers of the MLP have biases.
+
+    Raises:
+        OptionValueError: a width that leaves no hidden unit.
+
+    Source: notebook sections 2 and 4A; CBAM, arXiv 1807.06521.
+    """
+
+    T: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        config: ChannelConfig | None = None,
+        *,
+        eps: float = 1e-6,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.channels = check_channels(channels)
+        self.config = config = config or ChannelConfig()
+        rule = Rule(name="eps", owner="ChannelGate", default=1e-6, notebook="eps", help="")
+        self.eps: float = rule.check(eps)
+        hidden = max(config.min_hidden, self.channels // config.reduction)
+        if hidden < 1:
+            raise OptionValueError(
+                f"ChannelConfig.min_hidden={config.min_hidden} with {self.channels} channels and "
+                f"reduction {config.reduction} leaves {hidden} hidden units: expected 1 or more "
+                "(notebook: ca_min_hidden)"
+            )
+        self.fc1 = nn.Conv2d(self.channels, hidden, 1, bias=bias)
+        self.fc2 = nn.Conv2d(hidden, self.channels, 1, bias=bias)
+        self.fusion_router: nn.Sequential | None = None
+        if config.fusion == "softmax":
+            self.fusion_router = nn.Sequential(
+                nn.Conv2d(2 * self.channels, config.fusion_router_hidden, 1),
+                nn.ReLU(),
+                nn.Conv2d(config.fusion_router_hidden, 2, 1),
+            )
+            for parameter in self.fusion_router[2].parameters():
+                nn.init.zeros_(parameter)
+        if config.learnable_temperature:
+            self.t_raw = nn.Parameter(_inverse_softplus(self._start(), self.eps))
+        else:
+            self.register_buffer("T", torch.tensor(config.temperature))
+
+    def _start(self) -> float:
+        """Where a learnable temperature starts: inside its clamp by a margin of ``eps``."""
+        config = self.config
+        if config.t_min is None or config.t_max is None:
+            return config.temperature
+        low, high = config.t_min + self.eps, config.t_max - self.eps
+        if low >= high:
+            low, high = config.t_min, config.t_max
+        return min(max(config.temperature, low), high)
+
+    def temperature(self, like: Tensor) -> Tensor:
+        """The temperature in force, a scalar on the device and in the dtype of ``like``."""
+        learnable = self.config.learnable_temperature
+        t: Tensor = F.softplus(self.t_raw) + self.eps if learnable else self.T
+        t = t.to(device=like.device, dtype=like.dtype)
+        if self.config.t_min is None:
+            return t
+        return t.clamp(self.config.t_min, self.config.t_max)
+
+    def gate(self, mean: Tensor, peak: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Gate (B, C, 1, 1), router weights (B, 2) or None, temperature ().
+
+        Args:
+            mean: each channel's mean, (B, C, 1, 1).
+            peak: each channel's maximum, (B, C, 1, 1).
+        """
+        a, m = self._mlp(mean), self._mlp(peak)
+        fusion = None
+        if self.fusion_router is None:
+            z = a + m
+        else:
+            logits = self.fusion_router(torch.cat([mean, peak], dim=1)).flatten(1)
+            if self.config.router_temperature is not None:
+                logits = logits / self.config.router_temperature
+            fusion = torch.softmax(logits, dim=1)
+            z = fusion[:, 0].view(-1, 1, 1, 1) * a + fusion[:, 1].view(-1, 1, 1, 1) * m
+        t = self.temperature(mean)
+        return GATES[self.config.gate](z / t), fusion, t
+
+    def scale(self, gate: Tensor) -> Tensor:
+        """The factor a gate stands for: ``1 + beta * (gate - 1)``."""
+        return soften(gate, self.config.beta)
+
+    def _mlp(self, s: Tensor) -> Tensor:
+        out: Tensor = self.fc2(ACTIVATIONS[self.config.act](self.fc1(s)))
+        return out
+
+    def extra_repr(self) -> str:
+        """Width, and the options that are not the default."""
+        return ", ".join(filter(None, (str(self.channels), self.config.changed())))
+
+
+def _inverse_softplus(value: float, eps: float) -> Tensor:
+    """``log(max(exp(value) - 1, eps))`` in the default dtype, as the notebook computes it."""
+    return torch.log(torch.clamp(torch.exp(torch.tensor(value)) - 1.0, min=eps))

@@ -1,0 +1,191 @@
+"""Options as dataclass fields that declare their own rule.
+
+A field carries its range, its help and its notebook name in its metadata, once. The validator
+(:func:`validate`), the command line's flags, the documentation's table and the notebook's argument
+names are all read from there.
+"""
+
+import contextlib
+import dataclasses
+import math
+import numbers
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from coordcbam._support.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class OptionValueError(UsageError):
+    """A value outside its option's range."""
+
+
+class OptionTypeError(UsageError, TypeError):
+    """A value of the wrong type, or an option that does not exist."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one option accepts: its type, an interval or a list of words, and what it is for.
+
+    ``bounds`` is a pair of ``(value, inclusive)`` or None; ``optional`` allows None, which means
+    "this mechanism is absent" (not "neutral").
+    """
+
+    name: str
+    owner: str
+    default: Any
+    notebook: str
+    help: str
+    low: tuple[float, bool] | None = None
+    high: tuple[float, bool] | None = None
+    choices: tuple[str, ...] = ()
+    any_case: bool = False
+    optional: bool = False
+
+    @property
+    def kind(self) -> type:
+        """int, float, bool or str: the type of the default."""
+        return type(self.default)
+
+    @property
+    def expected(self) -> str:
+        """The rule in words, for errors and for the documentation.
+
+        >>> Rule(name="p", owner="C", default=0.5, notebook="p", help="", low=(0, False)).expected
+        'a finite number > 0'
+        """
+        if self.choices:
+            words = "one of " + ", ".join(repr(word) for word in self.choices)
+        elif self.kind is bool:
+            words = "True or False"
+        else:
+            words = "an integer" if self.kind is int else "a finite number"
+            ends = [
+                f"{sign}{'=' if bound[1] else ''} {bound[0]:g}"
+                for sign, bound in ((">", self.low), ("<", self.high))
+                if bound is not None
+            ]
+            words = " ".join([words, " and ".join(ends)]).rstrip()
+        return f"{words}, or None" if self.optional else words
+
+    def check(self, value: Any) -> Any:
+        """Return ``value`` in the field's own type, or raise naming field, value and rule."""
+        if value is None and self.optional:
+            return None
+        if self.kind is bool:
+            good_type = isinstance(value, bool)
+        elif self.kind is str:
+            good_type = isinstance(value, str)
+            value = value.lower() if good_type and self.any_case else value
+        else:
+            wanted = numbers.Integral if self.kind is int else numbers.Real
+            good_type = isinstance(value, wanted) and not isinstance(value, bool)
+            with contextlib.suppress(OverflowError):  # an integer beyond every float
+                value = self.kind(value) if good_type else value
+        if not good_type:
+            raise OptionTypeError(self.refusal(value))
+        if not self._inside(value):
+            raise OptionValueError(self.refusal(value))
+        return value
+
+    def refusal(self, value: Any) -> str:
+        """The error's text: owner, field, value, rule and the notebook's name."""
+        return f"{self.owner}.{self.name}={value!r}: expected {self.expected} ({self.alias})"
+
+    def _inside(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices
+        if self.kind is float and not (isinstance(value, float) and math.isfinite(value)):
+            return False
+        low = self.low is None or value > self.low[0] or (self.low[1] and value == self.low[0])
+        high = self.high is None or value < self.high[0] or (self.high[1] and value == self.high[0])
+        return low and high
+
+    @property
+    def alias(self) -> str:
+        """The notebook's name, as it stands in error messages."""
+        return f"notebook: {self.notebook}"
+
+
+def option(default: Any, notebook: str, help: str, **rule: Any) -> Any:  # noqa: A002
+    """Declare a dataclass field with its rule; keywords are those of :class:`Rule`."""
+    return dataclasses.field(
+        default=default, metadata={"rule": dict(rule, notebook=notebook, help=help)}
+    )
+
+
+def rules(config: Any) -> Iterator[Rule]:
+    """The rules of every option of a config class or instance, in order."""
+    owner = config.__name__ if isinstance(config, type) else type(config).__name__
+    for field in dataclasses.fields(config):
+        if "rule" in field.metadata:
+            yield Rule(
+                name=field.name, owner=owner, default=field.default, **field.metadata["rule"]
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Base of the option dataclasses: checks every field on construction, by its own rule."""
+
+    def __post_init__(self) -> None:
+        """Check each field, then the rules that span fields."""
+        for rule in rules(self):
+            # A frozen dataclass allows no plain assignment; this keeps 3 and 3.0 the same config.
+            object.__setattr__(self, rule.name, rule.check(getattr(self, rule.name)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise when options that are fine alone do not fit together."""
+
+    def _pair(self, low: str, high: str) -> None:
+        """Two ends of a range: both given with ``low <= high``, or both None."""
+        a, b = getattr(self, low), getattr(self, high)
+        if (a is None) != (b is None) or (a is not None and a > b):
+            alias = {rule.name: rule.notebook for rule in rules(self)}
+            raise OptionValueError(
+                f"{type(self).__name__}.{low}={a!r}, {high}={b!r}: expected {low} <= {high}, "
+                f"or None for both (notebook: {alias[low]}, {alias[high]})"
+            )
+
+    def changed(self) -> str:
+        """The options that differ from their defaults, for a repr; ``""`` when none does."""
+        values = ((rule, getattr(self, rule.name)) for rule in rules(self))
+        return ", ".join(f"{r.name}={value!r}" for r, value in values if value != r.default)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The options' names, in order."""
+        return tuple(rule.name for rule in rules(cls))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Self":
+        """Build from a mapping; an unknown name is an error that names the nearest known one."""
+        for name in values:
+            if name not in cls.names():
+                raise unknown_option(name, cls.names())
+        return cls(**values)
+
+    @classmethod
+    def of_step(cls, step: int, values: Mapping[str, Any]) -> "Self":
+        """Build as the notebook's step would: step 1 lacks every optional mechanism.
+
+        The notebook knows no None, so a value of None is refused.
+        """
+        for rule in rules(cls):
+            if rule.name in values and values[rule.name] is None:
+                raise OptionTypeError(rule.refusal(None).replace(", or None", ""))
+        absent = {rule.name: None for rule in rules(cls) if rule.optional and step == 1}
+        return cls(**absent, **values)
+
+
+def unknown_option(name: str, known: Any) -> OptionTypeError:
+    """The error for an option that does not exist.
+
+    >>> str(unknown_option("coord_bta", ["coord_beta"]))
+    "unknown option 'coord_bta'; did you mean 'coord_beta'?"
+    """
+    return OptionTypeError(f"unknown option {name!r}{did_you_mean(name, known)}")

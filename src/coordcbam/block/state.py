@@ -1,0 +1,26 @@
+"""State that half precision would ruin: buffers that follow moves but never fall below float32."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class WideBuffers(nn.Module):
+    """A module whose named buffers stay in float32 or wider through ``.half()`` and the like.
+
+    A running average in bfloat16 stalls where its steps round to nothing; the buffers named in
+    ``_wide`` therefore follow every device and ``.double()``, but no narrower dtype.
+    """
+
+    _wide: ClassVar[tuple[str, ...]] = ()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT001, FBT002
+        before = {name: self._buffers.get(name) for name in self._wide}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in before.items():
+            new = self._buffers.get(name)
+            if old is not None and new is not None and new.dtype in (torch.float16, torch.bfloat16):
+                self._buffers[name] = old.to(device=new.device)
+        return self

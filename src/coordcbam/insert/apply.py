@@ -1,0 +1,161 @@
+"""Insert blocks into a model in place, account for its tensors, and take the blocks out again."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from coordcbam._support.errors import UsageError
+from coordcbam._support.permanent import permanent
+from coordcbam._support.wake import wake_hosts
+from coordcbam.block import BlockConfig, CoordCBAM
+from coordcbam.insert.attach import attach, detach, has_block
+from coordcbam.insert.plan import PlaceError, Places, Plan, Row, plan, row_for
+
+SPEC_VERSION = 1
+# Some hosts rebuild a network from a recipe they keep on it (``module.yaml``, a dict): what was
+# inserted is noted there, under this key, as a list of specs.
+RECIPE_KEY = "coordcbam"
+
+
+@permanent
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Insertion:
+    """What an insertion did: its plan, and how many of the model's tensors are what they were."""
+
+    plan: Plan
+    kept: int
+    total: int
+    monitor: bool
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Plain dicts and numbers from which ``insert_(model, at=spec)`` rebuilds the blocks."""
+        return {
+            "version": SPEC_VERSION,
+            "places": [{"path": row.path, "channels": row.channels} for row in self.plan.rows],
+            "config": self.plan.config.to_dict(),
+            "monitor": self.monitor,
+        }
+
+    def __str__(self) -> str:
+        """The plan's table and the count of tensors kept."""
+        return f"{self.plan}\n{self.kept}/{self.total} tensors kept"
+
+
+def insert_(
+    model: nn.Module,
+    at: Places | Mapping[str, Any],
+    *,
+    config: BlockConfig | None = None,
+    inputs: Any = None,
+    monitor: bool = True,
+) -> Insertion:
+    """Attach a block behind each layer that ``at`` names, in place.
+
+    Everything is checked and built before the model is touched, so a failure leaves it as it was.
+
+    Args:
+        model: any module.
+        at: as for :func:`plan`, or the ``spec`` of an earlier insertion, which needs no ``inputs``.
+        config: the block's options; the default is ``BlockConfig.step2()``.
+        inputs: what to call ``model`` with, as for :func:`plan`.
+        monitor: whether the blocks measure the signal while they train.
+
+    Raises:
+        PlaceError: a place that does not exist or cannot carry a block.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> print(insert_(model, "0", inputs=torch.zeros(1, 3, 8, 8)))
+    layer   path  channels  parameters added
+    Conv2d  0            8               928
+    2/2 tensors kept
+    """
+    if isinstance(at, Mapping):
+        planned, monitor = _plan_of_spec(model, at)
+    else:
+        planned = plan(model, at, config=config, inputs=inputs)
+    before = _addresses(model)
+    built = [_build(model, row, planned.config, monitor=monitor) for row in planned.rows]
+    for layer, block in built:
+        attach(layer, block)
+    after = _addresses(model)
+    kept = sum(after.get(key) == pointer for key, pointer in before.items())
+    done = Insertion(plan=planned, kept=kept, total=len(before), monitor=monitor)
+    wake_hosts()
+    for recipe, places in _recipes(model, done.spec["places"]):
+        recipe[RECIPE_KEY] = [*recipe.get(RECIPE_KEY, ()), {**done.spec, "places": places}]
+    return done
+
+
+def remove_(model: nn.Module) -> int:
+    """Take every attached block out again; the layers and their keys are as before.
+
+    Returns:
+        How many blocks were removed.
+    """
+    layers = [module for module in model.modules() if has_block(module)]
+    for layer in layers:
+        detach(layer)
+    for recipe, _ in _recipes(model, ()):
+        recipe.pop(RECIPE_KEY, None)
+    return len(layers)
+
+
+def _recipes(
+    model: nn.Module, places: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every recipe in ``model``, with the places that lie below its module, paths made relative."""
+    for prefix, module in model.named_modules():
+        recipe = vars(module).get("yaml")
+        if isinstance(recipe, dict):
+            stem = f"{prefix}." if prefix else ""
+            yield (
+                recipe,
+                [
+                    {**place, "path": place["path"].removeprefix(stem)}
+                    for place in places
+                    if place["path"].startswith(stem)
+                ],
+            )
+
+
+def _addresses(model: nn.Module) -> dict[str, int]:
+    """Where each tensor of the state lies; a module's extra state need not be one."""
+    state = model.state_dict().items()
+    return {key: value.data_ptr() for key, value in state if isinstance(value, torch.Tensor)}
+
+
+def _build(
+    model: nn.Module, row: Row, config: BlockConfig, *, monitor: bool
+) -> tuple[nn.Module, CoordCBAM]:
+    """A block for one row, on the layer's device, in its dtype and mode."""
+    layer = model.get_submodule(row.path)
+    block = CoordCBAM(row.channels, config)
+    block.monitor = monitor
+    like = next(iter((*layer.parameters(), *model.parameters(), torch.empty(0))))
+    block.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+    return layer, block.train(layer.training)
+
+
+def _plan_of_spec(model: nn.Module, spec: Mapping[str, Any]) -> tuple[Plan, bool]:
+    """The plan that a stored spec stands for, checked against this model."""
+    if spec.get("version") != SPEC_VERSION:
+        raise UsageError(
+            f"insertion spec version {spec.get('version')!r}: this coordcbam reads {SPEC_VERSION}; "
+            "use the coordcbam that wrote it, or a newer one"
+        )
+    config = BlockConfig.from_dict(spec["config"])
+    rows = []
+    for place in spec["places"]:
+        path = place["path"]
+        try:
+            layer = model.get_submodule(path)
+        except AttributeError:
+            raise PlaceError(f"no layer {path!r} in {type(model).__name__}") from None
+        if has_block(layer):
+            raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
+        rows.append(row_for(path, layer, place["channels"], config))
+    return Plan(rows=tuple(rows), config=config), bool(spec.get("monitor", True))

@@ -1,0 +1,90 @@
+"""The one mechanism: the block is a submodule of a layer, and a forward hook calls it.
+
+The layer keeps its class, its keys and its place, so pretrained weights still fit, and hosts that
+swap a layer's ``forward`` (to fuse or to export) cannot lose the block: a hook runs after whatever
+``forward`` there is. The hook is one module-level function, because hosts pickle whole models.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from coordcbam._support.permanent import permanent
+from coordcbam.block import GuardedResidual
+
+ATTRIBUTE = "ccattn"
+
+
+@permanent
+def attached_block(layer: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001
+    """The forward hook: the layer's output, through the block attached to it."""
+    attended: Tensor = getattr(layer, ATTRIBUTE)(output)
+    return attended
+
+
+def attach(layer: nn.Module, block: nn.Module) -> None:
+    """Put ``block`` behind ``layer``."""
+    layer.add_module(ATTRIBUTE, block)
+    layer.register_forward_hook(attached_block)
+
+
+def detach(layer: nn.Module) -> None:
+    """Undo :func:`attach`."""
+    for key, hook in list(layer._forward_hooks.items()):
+        if hook is attached_block:
+            del layer._forward_hooks[key]
+    delattr(layer, ATTRIBUTE)
+
+
+def has_block(layer: nn.Module) -> bool:
+    """Whether a block is attached to this very layer."""
+    return ATTRIBUTE in layer._modules
+
+
+def blocks(model: nn.Module) -> list[tuple[str, GuardedResidual]]:
+    """Every block in ``model``, attached or built in by hand, as ``(path, block)``.
+
+    The path is the block's own, so ``model.get_submodule(path)`` is the block.
+
+    >>> from coordcbam import CoordCBAM
+    >>> [path for path, _ in blocks(nn.Sequential(nn.ReLU(), CoordCBAM(8)))]
+    ['1']
+    """
+    return [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, GuardedResidual)
+    ]
+
+
+def label(path: str) -> str:
+    """A block's name for people: the path of the layer it is attached to.
+
+    >>> label("model.16.ccattn"), label("neck.attention")
+    ('model.16', 'neck.attention')
+    """
+    return path.removesuffix(f".{ATTRIBUTE}")
+
+
+@contextlib.contextmanager
+def bypass(model: nn.Module) -> Iterator[None]:
+    """Switch every block of ``model`` off inside the ``with``: each returns its input.
+
+    >>> import torch
+    >>> from coordcbam import CoordCBAM
+    >>> block, x = CoordCBAM(8), torch.randn(1, 8, 4, 4)
+    >>> with bypass(block):
+    ...     torch.equal(block(x), x)
+    True
+    """
+    found = [block for _, block in blocks(model)]
+    before = [block.bypassed for block in found]
+    try:
+        for block in found:
+            block.bypassed = True
+        yield
+    finally:
+        for block, was in zip(found, before, strict=True):
+            block.bypassed = was

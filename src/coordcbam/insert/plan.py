@@ -1,0 +1,175 @@
+"""Where blocks would go and what they would cost, before anything is touched."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from coordcbam._support.errors import UsageError, nearest
+from coordcbam._support.permanent import permanent
+from coordcbam.block import BlockConfig, CoordCBAM
+from coordcbam.insert.attach import ATTRIBUTE, has_block
+
+Places: TypeAlias = str | Iterable[str] | Callable[[str, nn.Module], bool]
+
+
+class PlaceError(UsageError):
+    """A place that does not exist or cannot carry a block."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One place: the layer's path and class, its output channels, the parameters a block adds."""
+
+    path: str
+    layer: str
+    channels: int
+    parameters: int
+
+
+@permanent
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an insertion would do, row by row; printing it gives a table."""
+
+    rows: tuple[Row, ...]
+    config: BlockConfig
+
+    @property
+    def parameters(self) -> int:
+        """Parameters added in all."""
+        return sum(row.parameters for row in self.rows)
+
+    def __str__(self) -> str:
+        """The rows as an aligned table."""
+        head = ("layer", "path", "channels", "parameters added")
+        body = [(r.layer, r.path, f"{r.channels:,}", f"{r.parameters:,}") for r in self.rows]
+        widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+        return "\n".join(
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
+            for a, b, c, d in (head, *body)
+        )
+
+
+def plan(
+    model: nn.Module, at: Places, *, config: BlockConfig | None = None, inputs: Any = None
+) -> Plan:
+    """Find the layers, read their channels from one forward, count parameters; change nothing.
+
+    Args:
+        model: any module.
+        at: a path or glob (``"layer3"``, ``"backbone.*.2"``), several of them, or a predicate
+            ``(path, module) -> bool``.
+        config: the block's options; the default is ``BlockConfig.step2()``.
+        inputs: what to call ``model`` with to see the layers' outputs: a tensor, or a tuple of
+            arguments. Runs once in eval mode without gradients.
+
+    Raises:
+        PlaceError: nothing matches, a block is there already, or a layer gives no (B, C, H, W) map.
+    """
+    config = BlockConfig.step2() if config is None else config
+    layers = find(model, at)
+    widths = _widths(model, layers, inputs)
+    rows = (row_for(path, layer, widths[path], config) for path, layer in layers.items())
+    return Plan(config=config, rows=tuple(rows))
+
+
+def row_for(path: str, layer: nn.Module, channels: int, config: BlockConfig) -> Row:
+    """The row of one place; the block is counted without allocating it."""
+    with torch.device("meta"):
+        block = CoordCBAM(channels, config)
+    count = sum(parameter.numel() for parameter in block.parameters())
+    return Row(path=path, layer=type(layer).__name__, channels=channels, parameters=count)
+
+
+def find(model: nn.Module, at: Places) -> dict[str, nn.Module]:
+    """The layers that ``at`` names, by path, in the model's order.
+
+    A Sequential gives way to its last layer, whose output is the same: a child added to a
+    Sequential would be run by it.
+    """
+    everything = {
+        path: module
+        for path, module in model.named_modules()
+        if path and ATTRIBUTE not in path.split(".")
+    }
+    wanted = _chosen(model, at, everything)
+    found = {}
+    for path, module in everything.items():
+        if path in wanted:
+            path, module = _last_of_sequential(path, module)  # noqa: PLW2901
+            if isinstance(module, nn.Sequential):
+                raise PlaceError(
+                    f"{path} is an empty Sequential, which would run the block itself: "
+                    "name the layer before it"
+                )
+            if has_block(module):
+                raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
+            found[path] = module
+    return found
+
+
+def _chosen(model: nn.Module, at: Places, everything: dict[str, nn.Module]) -> set[str]:
+    """The paths that ``at`` names, at least one for each of its patterns."""
+    wanted: set[str] = set()
+    if callable(at):
+        wanted = {path for path, module in everything.items() if at(path, module)}
+        if not wanted:
+            raise PlaceError("at=<predicate>: no layer of the model matches it")
+    elif not isinstance(at, Iterable):
+        raise PlaceError(f"at={at!r}: expected a path, a glob, several of them or a predicate")
+    else:
+        for pattern in [at] if isinstance(at, str) else at:
+            hits = fnmatch.filter(everything, str(pattern))
+            if not hits:
+                raise PlaceError(
+                    f"no layer {pattern!r} in {type(model).__name__}: nearest are "
+                    f"{nearest(str(pattern), everything)}"
+                )
+            wanted.update(hits)
+    if not wanted:
+        raise PlaceError("at names no place: give a path, a glob or a predicate")
+    return wanted
+
+
+def _last_of_sequential(path: str, module: nn.Module) -> tuple[str, nn.Module]:
+    while isinstance(module, nn.Sequential) and len(module):
+        name = next(reversed(module._modules))  # "bn" as well as "1"
+        path, module = f"{path}.{name}", module[-1]
+    return path, module
+
+
+def _widths(model: nn.Module, layers: dict[str, nn.Module], inputs: Any) -> dict[str, int]:
+    """The channels of each layer's output, by path, from one forward of the model."""
+    if inputs is None:
+        raise PlaceError("inputs=None: give what the model is called with, to see its maps' widths")
+    seen: dict[str, Any] = {}
+    handles = [
+        layer.register_forward_hook(lambda _m, _a, out, path=path: seen.__setitem__(path, out))
+        for path, layer in layers.items()
+    ]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    widths = {}
+    for path, layer in layers.items():
+        out = seen.get(path)
+        if path not in seen:
+            raise PlaceError(f"{path} ({type(layer).__name__}) did not run in the forward pass")
+        if not isinstance(out, Tensor) or out.dim() != 4:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise PlaceError(
+                f"{path} ({type(layer).__name__}) gives {got}: expected one (B, C, H, W) map"
+            )
+        widths[path] = out.shape[1]
+    return widths

@@ -1,0 +1,147 @@
+"""The monitor of a training run: reads on a schedule, writes the run's records."""
+
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from coordcbam._support.errors import UsageError
+from coordcbam._version import __version__
+from coordcbam.block import CoordCBAM, Stats
+from coordcbam.insert import blocks, label
+from coordcbam.monitor.diagnose import Diagnosis
+from coordcbam.monitor.reading import read
+from coordcbam.records import Place, RunInfo, RunWriter
+
+
+class Monitor:
+    """Watches every block of a model: ``step()`` after each optimizer step, ``close()`` at the end.
+
+    Writes ``<out_dir>/coordcbam/``: ``run.json``, ``monitor.csv`` (one line a block every ``every``
+    steps, read with one transfer for all blocks), ``metrics.csv`` and ``events.jsonl``. The folder
+    of an interrupted run is continued.
+
+    Args:
+        model: the module in training; it must have blocks.
+        out_dir: the run's folder.
+        every: steps between two readings, 1 or more.
+        first_step: number of the first step, for a run that is resumed.
+        host: what trains the model, for the record.
+        command: how the run was started, for the record.
+        versions: the host's versions, added to Python's, torch's and ours.
+
+    Raises:
+        UsageError: no blocks in ``model``, or ``every`` is not a positive integer.
+
+    >>> import tempfile
+    >>> model = nn.Sequential(CoordCBAM(8))
+    >>> with tempfile.TemporaryDirectory() as folder, Monitor(model, folder, every=1) as monitor:
+    ...     _ = model(torch.randn(2, 8, 6, 6))
+    ...     _ = monitor.step()
+    ...     sorted(path.name for path in Path(folder, "coordcbam").iterdir())
+    ['events.jsonl', 'monitor.csv', 'run.json']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        out_dir: str | Path,
+        *,
+        every: int = 10,
+        first_step: int = 0,
+        host: str = "pytorch",
+        command: str = "",
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        found = blocks(model)
+        if not found:
+            raise UsageError(
+                "Monitor: the model has no blocks; insert_(model, at=...) puts them in"
+            )
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise UsageError(f"Monitor.every={every!r}: expected an integer >= 1")
+        for _, block in found:
+            block.monitor = True
+        self.model = model
+        self.every = every
+        self.folder = Path(out_dir) / "coordcbam"
+        self.steps = self._first_step = first_step
+        self.epoch = 0
+        self._started = time.monotonic()
+        self._diagnosis = Diagnosis()
+        info = RunInfo(
+            host=host,
+            command=command,
+            config=_config(found[0][1]),
+            versions={
+                "coordcbam": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                **(versions or {}),
+            },
+            places=tuple(
+                Place(
+                    path=label(path),
+                    channels=getattr(block, "channels", 0),
+                    parameters=sum(parameter.numel() for parameter in block.parameters()),
+                )
+                for path, block in found
+            ),
+        )
+        self._writer = RunWriter(self.folder, info, Stats._fields)
+
+    def step(self, epoch: int | None = None) -> dict[str, dict[str, float]] | None:
+        """Count one step and, every ``every`` of them from the first, read and record.
+
+        Args:
+            epoch: the current epoch, from 0; the last one given holds until the next.
+
+        Returns:
+            The readings as ``{block: {field: value}}``, or None on a step without one.
+        """
+        self.epoch = self.epoch if epoch is None else epoch
+        due = (self.steps - self._first_step) % self.every == 0
+        self.steps += 1
+        return self.record() if due else None
+
+    def record(self) -> dict[str, dict[str, float]]:
+        """Read every block now and write the rows and what they mean."""
+        readings = read(self.model)
+        step = max(self.steps - 1, self._first_step)
+        seconds = time.monotonic() - self._started
+        rows = {block: list(values.values()) for block, values in readings.items()}
+        self._writer.rows(step, self.epoch, seconds, rows)
+        for event in self._diagnosis.changes(step, self.epoch, readings):
+            self._writer.event(event)
+        return readings
+
+    def metrics(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Record an epoch's numbers, such as mAP and losses."""
+        self._writer.metrics(epoch, values)
+
+    def close(self, *, status: str = "finished", result: Mapping[str, float] | None = None) -> None:
+        """Write the run's end; the files are complete at any moment before it, too."""
+        self._writer.finish(status, result=result)
+        self._writer.close()
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(status="finished" if kind is None else "failed")
+
+
+def _config(block: nn.Module) -> dict[str, Any]:
+    if not isinstance(block, CoordCBAM):
+        return {}
+    return {"preset": block.config.name, **block.config.to_dict()}

@@ -1,0 +1,23 @@
+"""The file format of a run: typed rows, reader, writer."""
+
+from coordcbam.records.reader import read_run
+from coordcbam.records.reading import STRONGLY, SUPPRESSING, Verdict, read_row, verdict
+from coordcbam.records.run import Run
+from coordcbam.records.schema import FORMAT, Event, MonitorRow, Place, RunInfo
+from coordcbam.records.writer import RunWriter
+
+__all__ = [
+    "FORMAT",
+    "STRONGLY",
+    "SUPPRESSING",
+    "Event",
+    "MonitorRow",
+    "Place",
+    "Run",
+    "RunInfo",
+    "RunWriter",
+    "Verdict",
+    "read_row",
+    "read_run",
+    "verdict",
+]
