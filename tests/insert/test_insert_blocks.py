@@ -11,7 +11,7 @@ import coordcbam as cc
 from _support import fresh
 from coordcbam.insert import ATTRIBUTE, label
 
-X = torch.randn(2, 3, 8, 6)
+X = torch.randn(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))
 
 
 def model_of():
