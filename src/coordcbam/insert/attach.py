@@ -72,6 +72,9 @@ def label(path: str) -> str:
 def bypass(model: nn.Module) -> Iterator[None]:
     """Switch every block of ``model`` off inside the ``with``: each returns its input.
 
+    That includes the networks of helpers that are no modules themselves, such as the predictor
+    that a detector keeps between calls.
+
     >>> import torch
     >>> from coordcbam import CoordCBAM
     >>> block, x = CoordCBAM(8), torch.randn(1, 8, 4, 4)
@@ -79,7 +82,7 @@ def bypass(model: nn.Module) -> Iterator[None]:
     ...     torch.equal(block(x), x)
     True
     """
-    found = [block for _, block in blocks(model)]
+    found = list({id(block): block for root in _roots(model) for _, block in blocks(root)}.values())
     before = [block.bypassed for block in found]
     try:
         for block in found:
@@ -88,3 +91,11 @@ def bypass(model: nn.Module) -> Iterator[None]:
     finally:
         for block, was in zip(found, before, strict=True):
             block.bypassed = was
+
+
+def _roots(model: nn.Module) -> list[nn.Module]:
+    """``model``, and the networks that plain objects kept by its modules hold as ``model``."""
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    # Read from the instance alone: a property of a stranger could do anything.
+    held = [getattr(value, "__dict__", {}).get("model") for value in kept]
+    return [model, *(network for network in held if isinstance(network, nn.Module))]
