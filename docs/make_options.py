@@ -22,7 +22,7 @@ def table() -> str:
         baseline = (step1[part] or {}).get(rule.name)
         cells = (
             f"`{part}.{rule.name}`",
-            f"`{rule.notebook}`",
+            f"`{rule.flag}`",
             rule.expected.removesuffix(", or None"),
             "absent" if baseline is None else f"`{baseline}`",
             f"`{rule.default}`",

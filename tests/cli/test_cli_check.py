@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from coordcbam.block import BlockConfig, ChannelGate, CoordGate, GuardedResidual
+from coordcbam.block import BlockConfig, ChannelGate, CoordCBAM, CoordGate, GuardedResidual
 from coordcbam.notebook.checklist import checklist
 
 NAMES = [check.name for check in checklist(BlockConfig.step2())]
 
 
-def test_step2_passes_all_eight(call: Callable[..., Any]) -> None:
-    done = call("check")
+@pytest.mark.parametrize("preset", ["step2", "step3"])
+def test_it_passes_all_eight(preset: str, call: Callable[..., Any]) -> None:
+    done = call("check", "--preset", preset)
     assert done.status == 0
     assert done.err == ""
     assert all(name in done.out for name in NAMES)
@@ -34,7 +35,9 @@ def test_json_is_the_whole_of_stdout(call: Callable[..., Any]) -> None:
     done = call("check", "--json")
     document = json.loads(done.out)
     assert [check["name"] for check in document["checks"]] == NAMES
-    assert document["gain"]["low"] == pytest.approx(0.566875)
+    assert document["preset"] == "step3"
+    assert document["certificate"]["gain_min"] == pytest.approx(0.566875)
+    assert document["certificate"]["rescue_can_fire"] is True
     assert "temperature clamp" in done.err  # the table is still there to read
 
 
@@ -89,10 +92,23 @@ FAULTS: list[tuple[str, type, str, Any]] = [
     ),
     ("rescue", GuardedResidual, "_rescued", lambda _self, alpha: alpha),
 ]
+FAULTS_OF_STEP3: list[tuple[str, type, str, Any]] = [
+    *FAULTS[:2],
+    ("soft channel scale", ChannelGate, "scale", lambda _self, gate: gate + 0.5),
+    FAULTS[3],
+    ("calm coordinate heads", CoordCBAM, "_start_as_identity", lambda _: None),
+    ("monitor only in training", GuardedResidual, "_acts", lambda self: self.monitor),
+    ("running average r_ema", GuardedResidual, "momentum", 0.5),
+    ("rescue", GuardedResidual, "_at_rest", lambda _self, alpha, _r_hat=None: alpha),
+]
+CASES = [("step2", *fault) for fault in FAULTS] + [("step3", *fault) for fault in FAULTS_OF_STEP3]
 
 
-@pytest.mark.parametrize(("name", "owner", "method", "fault"), FAULTS, ids=[f[0] for f in FAULTS])
+@pytest.mark.parametrize(
+    ("preset", "name", "owner", "method", "fault"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES]
+)
 def test_a_broken_mechanism_fails_its_own_check(
+    preset: str,
     name: str,
     owner: type,
     method: str,
@@ -101,37 +117,52 @@ def test_a_broken_mechanism_fails_its_own_check(
     call: Callable[..., Any],
 ) -> None:
     monkeypatch.setattr(owner, method, fault)
-    done = call("check", "--json")
+    done = call("check", "--json", "--preset", preset)
     assert done.status == 1
     checks = json.loads(done.out)["checks"]
     assert [check["name"] for check in checks if check["passed"] is not True] == [name]
     assert "FAILED" in done.err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "--learnable-temperature true",
-        "--ca-temperature 5",
-        "--ca-t-min 1 --ca-t-max 1",
-        "--coord-beta -0.5",
-        "--coord-beta 0",
-        "--beta-ca 1.5",
-        "--coord-scale-min 1.2",
-        "--rescue-mode alpha_floor",
-        "--learnable-alpha true --alpha-init 0.1",
-        "--residual false",
-        "--ca-fusion sum",
-        "--coord-norm none --coord-use-spatial-gate true",
-        "--ema-momentum 0.999 --r-min 1e-3",
-        "--coord-head-init-std 2",
-        "--min-rescue-ratio 1",
-        "--ca-gate hardsigmoid --coord-learnable-alpha false",
-    ],
-)
-def test_no_sound_config_fails(words: str, call: Callable[..., Any]) -> None:
+OF_STEP2 = [
+    "--learnable-temperature true",
+    "--ca-temperature 5",
+    "--ca-t-min 1 --ca-t-max 1",
+    "--coord-beta -0.5",
+    "--coord-beta 0",
+    "--beta-ca 1.5",
+    "--coord-scale-min 1.2",
+    "--rescue-mode alpha_floor",
+    "--learnable-alpha true --alpha-init 0.1",
+    "--residual false",
+    "--ca-fusion sum",
+    "--coord-norm none --coord-use-spatial-gate true",
+    "--ema-momentum 0.999 --r-min 1e-3",
+    "--coord-head-init-std 2",
+    "--min-rescue-ratio 1",
+    "--ca-gate hardsigmoid --coord-learnable-alpha false",
+    "--init calibrated",
+]
+OF_STEP3 = [
+    "--learnable-temperature true",
+    "--learnable-temperature true --ca-t-map softplus",
+    "--ca-space log --coord-space log",
+    "--coord-use-spatial-gate true --coord-norm none",
+    "--beta-ca 1 --coord-beta 1",
+    "--rescue-mode watch",
+    "--r-min 0.9 --r-max 1.5",
+    "--learnable-alpha true --alpha-init 0.999",
+    "--residual false",
+    "--init notebook",
+    "--coord-scale-min none --coord-scale-max none",
+]
+SOUND = [("step2", words) for words in OF_STEP2] + [("step3", words) for words in OF_STEP3]
+
+
+@pytest.mark.parametrize(("preset", "words"), SOUND)
+def test_no_sound_config_fails(preset: str, words: str, call: Callable[..., Any]) -> None:
     """The checks are about mechanisms: an odd value is a note, not a failure."""
-    done = call("check", *words.split(), "--json")
+    done = call("check", "--preset", preset, *words.split(), "--json")
     failed = [c for c in json.loads(done.out)["checks"] if c["passed"] is False]
     assert failed == []
     assert done.status == 0

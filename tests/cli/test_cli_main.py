@@ -189,21 +189,23 @@ def test_every_option_has_a_flag_and_the_flag_acts(
     """Derived from the fields: a new option has a flag without a line here or there."""
     seen: list[BlockConfig] = []
     monkeypatch.setattr("coordcbam.cli.check.checklist", lambda config: seen.append(config) or [])
-    pairs = {"t_min": 0.7, "t_max": 2.0, "scale_min": 0.7, "scale_max": 1.4}
+    pairs = {"t_min": 0.7, "t_max": 2.0, "scale_min": 0.7, "scale_max": 1.4, "r_max": 2.0}
+    default = BlockConfig.step3()
     for part, rule in all_rules():
         if rule.kind is bool:
             value: Any = not rule.default
-        elif rule.choices:
-            value = next(word for word in rule.choices if word != rule.default)
+        elif rule.words:
+            now = getattr(getattr(default, part), rule.name)
+            value = [word for word in rule.words if word != now][-1]
         elif rule.kind is int:
             value = rule.default + 1
         else:
             value = pairs.get(rule.name, 0.25)
-        done = call("check", f"--{rule.notebook.replace('_', '-')}", value)
+        done = call("check", f"--{rule.flag.replace('_', '-')}", value)
         assert done.status == 0, done.err
         assert getattr(getattr(seen[-1], part), rule.name) == value
     help_page = call("check", "--help").out
-    assert all(f"--{rule.notebook.replace('_', '-')}" in help_page for _, rule in all_rules())
+    assert all(f"--{rule.flag.replace('_', '-')}" in help_page for _, rule in all_rules())
 
 
 def test_none_makes_a_mechanism_absent(
@@ -212,7 +214,11 @@ def test_none_makes_a_mechanism_absent(
     seen: list[BlockConfig] = []
     monkeypatch.setattr("coordcbam.cli.check.checklist", lambda config: seen.append(config) or [])
     assert (
-        call("check", "--beta-ca", "None", "--ca-t-min", "none", "--ca-t-max", "none").status == 0
+        call(
+            *("check", "--preset", "step2"),
+            *("--beta-ca", "None", "--ca-t-min", "none", "--ca-t-max", "none"),
+        ).status
+        == 0
     )
     assert seen[0].channel.beta is seen[0].channel.t_min is None
 

@@ -47,10 +47,12 @@ import json, sys
 import torch
 from ultralytics import SETTINGS
 SETTINGS.update(tensorboard=sys.argv[4] == "True")
+from coordcbam import BlockConfig
 from coordcbam.hosts.ultralytics import YOLO
 torch.manual_seed(0)
 model = YOLO("yolo11n.yaml")
-model.insert("P3,P4,P5")
+# Step 2, which acts from the first step on: after so few of them step 3 is near the identity.
+model.insert("P3,P4,P5", BlockConfig.step2())
 model.train(data=sys.argv[1], project=sys.argv[2], name="trained", epochs=12, val=False,
             single_cls=True, **json.loads(sys.argv[3]))
 """

@@ -94,7 +94,7 @@ def test_weights_with_blocks_into_a_network_without_them_is_one_clear_line(train
 
 def test_weights_with_blocks_into_a_network_with_them(trained: Path) -> None:
     model = YOLO("yolo11n.yaml")
-    model.insert("P3,P4,P5")
+    model.insert("P3,P4,P5", cc.BlockConfig.step2())
     model.load(trained / "weights" / "best.pt")
     source = YOLO(trained / "weights" / "best.pt").model.state_dict()
     after = model.model.state_dict()

@@ -130,9 +130,9 @@ def test_files(tmp_path):
     assert info["status"] == "finished"
     assert (info["host"], info["command"], info["versions"]["toy"]) == ("toy", "me", "1")
     assert {"coordcbam", "torch", "python"} <= set(info["versions"])
-    assert info["config"]["preset"] == "step2"
+    assert info["config"]["preset"] == "step3"
     config = {key: value for key, value in info["config"].items() if key != "preset"}
-    assert cc.BlockConfig.from_dict(config) == cc.BlockConfig.step2()
+    assert cc.BlockConfig.from_dict(config) == cc.BlockConfig.step3()
     parameters = sum(p.numel() for p in cc.CoordCBAM(8).parameters())
     assert info["places"] == [
         {"path": path, "channels": 8, "parameters": parameters} for path in ("0.1", "1.1")

@@ -1,6 +1,13 @@
-"""The layer: options, channel and coordinate gates, residual mix with monitor and rescue, trace."""
+"""The layer: options, gates, residual mix with monitor and rescue, trace, certificate, guard."""
 
-from coordcbam.block.cbam import ChannelMaps, CoordCBAM, CoordMaps, Trace
+from coordcbam.block.cbam import (
+    ChannelMaps,
+    CoordCBAM,
+    CoordMaps,
+    Trace,
+    UnreachableRescueWarning,
+)
+from coordcbam.block.certificate import GainCertificate, certify
 from coordcbam.block.channel import ChannelGate
 from coordcbam.block.checks import InputError, InputTypeError
 from coordcbam.block.config import (
@@ -13,6 +20,7 @@ from coordcbam.block.config import (
     all_rules,
 )
 from coordcbam.block.coord import CoordGate
+from coordcbam.block.guard import Guard
 from coordcbam.block.mix import GuardedResidual
 from coordcbam.block.options import OptionTypeError, OptionValueError, Rule
 from coordcbam.block.stats import Stats
@@ -27,6 +35,8 @@ __all__ = [
     "CoordConfig",
     "CoordGate",
     "CoordMaps",
+    "GainCertificate",
+    "Guard",
     "GuardedResidual",
     "InputError",
     "InputTypeError",
@@ -37,5 +47,7 @@ __all__ = [
     "Rule",
     "Stats",
     "Trace",
+    "UnreachableRescueWarning",
     "all_rules",
+    "certify",
 ]

@@ -1,18 +1,30 @@
 """The block: channel gate, coordinate gates and guarded residual mix."""
 
-from typing import NamedTuple
+import dataclasses
+import warnings
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from coordcbam._support.permanent import permanent
+from coordcbam.block.certificate import certify
 from coordcbam.block.channel import ChannelGate
 from coordcbam.block.checks import check_channels, check_input
-from coordcbam.block.config import BlockConfig
+from coordcbam.block.config import BlockConfig, RescueConfig
 from coordcbam.block.coord import CoordGate
+from coordcbam.block.form import KEY, form_of, refusal
 from coordcbam.block.mix import GuardedResidual
 from coordcbam.block.options import OptionTypeError
-from coordcbam.block.stats import Stats, describe
-from coordcbam.kernels import Maps, active
+from coordcbam.block.ranges import calibration, resolved_r_min
+from coordcbam.block.stats import Stats, describe, wide
+from coordcbam.kernels import Gain, Maps, active
+from coordcbam.kernels.plain import soften
+
+
+@permanent
+class UnreachableRescueWarning(UserWarning):
+    """A rescue of ours that no reachable gain can set off."""
 
 
 @permanent
@@ -48,13 +60,14 @@ class CoordCBAM(GuardedResidual):
 
     Args:
         channels: width C of the map, 1 or more.
-        config: options; the default is ``BlockConfig.step2()``.
+        config: options; the default is ``BlockConfig.step3()``.
 
     Raises:
         OptionTypeError, OptionValueError: naming field, value and rule.
 
-    ``forward`` takes and returns (B, C, H, W); the result is always a tensor. A wrong input raises
-    :class:`InputError` with what was given and what was expected.
+    A fresh block of step 3 is the exact identity. ``forward`` takes and returns (B, C, H, W); the
+    result is always a tensor. A wrong input raises :class:`InputError` with what was given and what
+    was expected.
 
     Source: notebook sections 2 and 4; CBAM, arXiv 1807.06521; Coordinate Attention, arXiv
     2103.02907.
@@ -67,15 +80,30 @@ class CoordCBAM(GuardedResidual):
     torch.Size([2, 64, 1, 30])
     """
 
+    form: Tensor
+
     def __init__(self, channels: int, config: BlockConfig | None = None) -> None:
-        config = BlockConfig.step2() if config is None else config
+        config = BlockConfig.step3() if config is None else config
         if not isinstance(config, BlockConfig):
-            raise OptionTypeError(f"config={config!r}: expected a BlockConfig, e.g. .step2()")
-        super().__init__(config.mix, config.rescue)
+            raise OptionTypeError(f"config={config!r}: expected a BlockConfig, e.g. .step3()")
+        super().__init__(config.mix, _resolved(config))
         self.channels = check_channels(channels)
         self.config = config
         self.ca = self._build_channel_layer()
         self.coord = self._build_coord_layer()
+        self._unit = calibration(config)
+        if config.mix.init == "identity":
+            self._start_as_identity()
+        if form_of(config):
+            self.register_buffer(KEY, torch.tensor(form_of(config)))
+
+    def _start_as_identity(self) -> None:
+        """The last layers at 0: every gate is at one half, and a centred half is the factor 1."""
+        lasts = [self.ca.fc2, self.coord.h_attention_head, self.coord.w_attention_head]
+        if self.config.coord.use_spatial_gate:
+            lasts.append(self.coord.spatial_gate_pw)
+        for parameter in nn.ModuleList(lasts).parameters():
+            nn.init.zeros_(parameter)
 
     def _build_channel_layer(self) -> ChannelGate:
         return ChannelGate(self.channels, self.config.channel)
@@ -87,13 +115,13 @@ class CoordCBAM(GuardedResidual):
         """The attended map, (B, C, H, W)."""
         if self.bypassed:
             return x
-        maps, y = self._attend(x)
-        return self.blend(x, y, lambda: describe(maps), traced=False)[0]
+        maps, gain, y = self._attend(x)
+        return self.blend(x, y, lambda: self._described(maps, gain), traced=False)[0]
 
     def trace(self, x: Tensor) -> Trace:
         """The same forward, with its maps and numbers; buffers change exactly as in ``forward``."""
-        maps, y = self._attend(x)
-        out, stats = self.blend(x, y, lambda: describe(maps), traced=True)
+        maps, gain, y = self._attend(x)
+        out, stats = self.blend(x, y, lambda: self._described(maps, gain), traced=True)
         assert stats is not None  # a traced blend always measures
         return Trace(
             out=x if self.bypassed else out,
@@ -102,13 +130,57 @@ class CoordCBAM(GuardedResidual):
             stats=stats,
         )
 
-    def _attend(self, x: Tensor) -> tuple[Maps, Tensor]:
-        """The maps and the attended signal ``y``, before the residual mix."""
+    def _attend(self, x: Tensor) -> tuple[Maps, Gain, Tensor]:
+        """The maps, their factors and the attended signal ``y``, before the residual mix."""
         check_input(x, self.channels, self.ca.fc1.weight, block=type(self).__name__)
         kernel = active()
         maps, gain = kernel.gates(x, self.ca, self.coord)
-        return maps, kernel.apply_gain(gain)
+        y = kernel.apply_gain(gain)
+        return maps, gain, y if self._unit == 1.0 else y / self._unit
+
+    def _described(self, maps: Maps, gain: Gain) -> list[Tensor]:
+        """The fields of :class:`Stats` from ``ca_mean`` to ``gain_mean``."""
+        rows, cols = wide(gain.rows).mean(dim=2), wide(gain.cols).mean(dim=3)
+        channel = wide(self.ca.scale(maps.channel))[..., 0]
+        factor = channel * soften(rows * cols, gain.beta) / self._unit
+        return [*describe(maps), factor.mean()]
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,  # noqa: FBT001
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Refuse the state of a block that computes something else, also where not strict."""
+        reason = refusal(state_dict, prefix, form_of(self.config))
+        if reason is not None:
+            error_msgs.append(reason)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def extra_repr(self) -> str:
         """Width, preset and whether it is monitored."""
         return f"{self.channels}, preset={self.config.name!r}, monitor={self.monitor}"
+
+
+def _resolved(config: BlockConfig) -> RescueConfig | None:
+    """The config's rescue with a number for ``r_min``; warns where ours could never act."""
+    rescue = config.rescue
+    if rescue is None:
+        return None
+    r_min = resolved_r_min(config)
+    if rescue.rescue_mode == "target" and config.mix.residual:
+        sure = certify(config)
+        if not sure.rescue_can_fire:
+            warnings.warn(
+                f"r_min={r_min:g}: the rescue can never act, since every gain is at least "
+                f"{sure.gain_min:.3f}; expected more, or rescue_mode='watch'",
+                UnreachableRescueWarning,
+                stacklevel=4,
+            )
+    return dataclasses.replace(rescue, r_min=r_min)

@@ -1,17 +1,18 @@
 """The channel gate's side net: which channels to keep, from their means and maxima."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coordcbam._support.permanent import permanent
+from coordcbam.block.bounded import MARGIN, logit_of
 from coordcbam.block.checks import check_channels
 from coordcbam.block.config import ChannelConfig
 from coordcbam.block.options import OptionValueError, Rule
-from coordcbam.kernels.plain import soften
+from coordcbam.block.spaces import factor
 
 Elementwise: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -63,7 +64,7 @@ class ChannelGate(nn.Module):
         super().__init__()
         self.channels = check_channels(channels)
         self.config = config = config or ChannelConfig()
-        rule = Rule(name="eps", owner="ChannelGate", default=1e-6, notebook="eps", help="")
+        rule = Rule(name="eps", owner="ChannelGate", default=1e-6, flag="eps", help="")
         self.eps: float = rule.check(eps)
         hidden = max(config.min_hidden, self.channels // config.reduction)
         if hidden < 1:
@@ -83,10 +84,12 @@ class ChannelGate(nn.Module):
             )
             for parameter in self.fusion_router[2].parameters():
                 nn.init.zeros_(parameter)
-        if config.learnable_temperature:
+        if not config.learnable_temperature:
+            self.register_buffer("T", torch.tensor(config.temperature))
+        elif config.t_map == "softplus":
             self.t_raw = nn.Parameter(_inverse_softplus(self._start(), self.eps))
         else:
-            self.register_buffer("T", torch.tensor(config.temperature))
+            self.t_logit = nn.Parameter(self._logit(config.temperature))
 
     def _start(self) -> float:
         """Where a learnable temperature starts: inside its clamp by a margin of ``eps``."""
@@ -100,12 +103,29 @@ class ChannelGate(nn.Module):
 
     def temperature(self, like: Tensor) -> Tensor:
         """The temperature in force, a scalar on the device and in the dtype of ``like``."""
-        learnable = self.config.learnable_temperature
-        t: Tensor = F.softplus(self.t_raw) + self.eps if learnable else self.T
+        config = self.config
+        if not config.learnable_temperature:
+            t = self.T
+        elif config.t_map == "softplus":
+            t = F.softplus(self.t_raw) + self.eps
+        else:
+            low, high = self._ends()
+            return (low + (high - low) * torch.sigmoid(self.t_logit)).to(like)
         t = t.to(device=like.device, dtype=like.dtype)
-        if self.config.t_min is None:
+        if config.t_min is None:
             return t
-        return t.clamp(self.config.t_min, self.config.t_max)
+        return t.clamp(config.t_min, config.t_max)
+
+    def _ends(self) -> tuple[float, float]:
+        """The ends between which the sigmoid map keeps the temperature."""
+        assert self.config.t_min is not None  # the options demand both ends for this map
+        assert self.config.t_max is not None
+        return self.config.t_min, self.config.t_max
+
+    def _logit(self, temperature: float) -> Tensor:
+        """Where the sigmoid map has ``temperature``, or the nearest that is not at an end."""
+        low, high = self._ends()
+        return logit_of((temperature - low) / (high - low), MARGIN)
 
     def gate(self, mean: Tensor, peak: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Gate (B, C, 1, 1), router weights (B, 2) or None, temperature ().
@@ -128,12 +148,25 @@ class ChannelGate(nn.Module):
         return GATES[self.config.gate](z / t), fusion, t
 
     def scale(self, gate: Tensor) -> Tensor:
-        """The factor a gate stands for: ``1 + beta * (gate - 1)``."""
-        return soften(gate, self.config.beta)
+        """The factor a gate stands for, (B, C, 1, 1); ``1 + beta * (gate - 1)`` in the notebook."""
+        return factor(gate, self.config.beta, self.config.space)
 
     def _mlp(self, s: Tensor) -> Tensor:
         out: Tensor = self.fc2(ACTIVATIONS[self.config.act](self.fc1(s)))
         return out
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """A temperature from before the sigmoid map, fixed or softplus, becomes its ``t_logit``."""
+        key, raw, fixed = (f"{prefix}{name}" for name in ("t_logit", "t_raw", "T"))
+        if "t_logit" in self._parameters and key not in state_dict:
+            if raw in state_dict:
+                old = F.softplus(state_dict.pop(raw).detach().double()) + self.eps
+                state_dict[key] = self._logit(old.item())
+            elif fixed in state_dict:
+                state_dict[key] = self._logit(state_dict.pop(fixed).item())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         """Width, and the options that are not the default."""

@@ -16,6 +16,7 @@ from coordcbam.block.options import (
     unknown_option,
 )
 
+SPACES = ("gate", "lin", "log")
 POSITIVE: Any = (0.0, False)
 ONE_OR_MORE: Any = (1, True)
 UNIT: Any = {"low": (0.0, True), "high": (1.0, True)}
@@ -25,6 +26,9 @@ UNIT: Any = {"low": (0.0, True), "high": (1.0, True)}
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChannelConfig(Options):
     """Options of the channel gate ``sigmoid(z / T)``, applied as ``1 + beta * (gate - 1)``.
+
+    A centred space applies ``u = 2 * gate - 1`` instead, for which 1 is neutral and which can
+    amplify: ``1 + beta * u`` in ``"lin"``, ``exp(log(1 + beta) * u)`` in ``"log"``.
 
     >>> ChannelConfig(gate="tanh")
     Traceback (most recent call last):
@@ -86,20 +90,41 @@ class ChannelConfig(Options):
         low=(0.0, True),
         optional=True,
     )
+    space: Literal["gate", "lin", "log"] = option(
+        "gate",
+        "ca_space",
+        "what a gate stands for: a damping (the notebook's), or a factor centred on 1",
+        choices=SPACES,
+        ours=True,
+    )
+    t_map: Literal["softplus", "sigmoid"] = option(
+        "softplus",
+        "ca_t_map",
+        "how a learnable temperature is bounded: softplus, then the clamp; or by a sigmoid "
+        "between t_min and t_max, whose gradient never ends",
+        choices=("softplus", "sigmoid"),
+        ours=True,
+    )
 
     def _check_together(self) -> None:
         self._pair("t_min", "t_max")
         if self.fusion == "softmax" and self.fusion_router_hidden < 1:
-            raise OptionValueError(
-                f"ChannelConfig.fusion_router_hidden={self.fusion_router_hidden}: expected an "
-                "integer >= 1 with fusion='softmax' (notebook: ca_fusion_router_hidden)"
-            )
+            self._refuse("fusion_router_hidden", "an integer >= 1 with fusion='softmax'")
+        if self.space != "gate" and not (self.beta is not None and self.beta <= 1.0):
+            self._refuse("beta", f"a number from 0 to 1 with space={self.space!r}")
+        if self.t_map == "sigmoid" and self.t_min == self.t_max:
+            self._refuse("t_map", "'softplus' unless t_min < t_max")
 
 
 @permanent
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoordConfig(Options):
-    """Options of the row and column gates, applied as ``clamp(1 + beta * (s_h * s_w - 1))``."""
+    """Options of the row and column gates, applied as ``clamp(1 + beta * (s_h * s_w - 1))``.
+
+    Each mask has a strength a: ``s = (1 - a) + a * mask``. With ``u = 2 * mask - 1``, the centred
+    space ``"lin"`` has ``s = 1 + a * u``; ``"log"`` multiplies by
+    ``exp(log(scale_max) / 2 * (a_h * u_h + a_w * u_w))``, which needs neither beta nor clamp.
+    """
 
     reduction: int = option(
         32, "coord_reduction", "bottleneck width is channels // reduction", low=ONE_OR_MORE
@@ -155,8 +180,23 @@ class CoordConfig(Options):
         optional=True,
     )
 
+    space: Literal["gate", "lin", "log"] = option(
+        "gate",
+        "coord_space",
+        "what a mask stands for: a damping (the notebook's), or a factor centred on 1",
+        choices=SPACES,
+        ours=True,
+    )
+
     def _check_together(self) -> None:
         self._pair("scale_min", "scale_max")
+        if self.space == "gate":
+            return
+        for name in ("beta", "spatial_gate_beta"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                self._refuse(name, f"a number from 0 to 1 with space={self.space!r}")
+        if self.space == "log" and not (self.scale_max is not None and self.scale_max > 1.0):
+            self._refuse("scale_max", "a number > 1 with space='log', whose reach it is")
 
 
 @permanent
@@ -167,16 +207,34 @@ class MixConfig(Options):
     residual: bool = option(True, "residual", "mix with the input; False: out = y")
     alpha_init: float = option(0.75, "alpha_init", "initial alpha, clamped into (0, 1)")
     learnable_alpha: bool = option(False, "learnable_alpha", "train alpha")
+    init: Literal["notebook", "calibrated", "identity"] = option(
+        "notebook",
+        "init",
+        "how a fresh block acts: as drawn; divided by its gain at the start; or not at all, "
+        "with its last layers at 0",
+        choices=("notebook", "calibrated", "identity"),
+        ours=True,
+    )
 
 
 @permanent
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RescueConfig(Options):
-    """Options of the monitor and of the rescue, which weakens a block that suppresses too much."""
+    """Options of the monitor and of the rescue, which weakens a block that suppresses too much.
+
+    The notebook's two modes act in training, on an average of ``std(out) / std(x)``. ``"target"``
+    acts alike in training, eval and export, on an average of ``<x, out> / <x, x>``, and lands on
+    ``r_min``; ``"watch"`` measures as it does and never acts.
+    """
 
     monitor: bool = option(False, "monitor", "measure the signal and act on it while training")
-    r_min: float = option(
-        0.45, "r_min", "ratio std(out)/std(x) under which the rescue acts", low=POSITIVE
+    r_min: float | None = option(
+        0.45,
+        "r_min",
+        "ratio of output to input under which the rescue acts; None: half way between the least "
+        "gain and the gain at the start",
+        low=POSITIVE,
+        derived=True,
     )
     ema_momentum: float = option(
         0.95, "ema_momentum", "momentum of the ratio's average", low=POSITIVE, high=(1.0, False)
@@ -190,12 +248,32 @@ class RescueConfig(Options):
         "alpha_floor: alpha_eff is at least this (it can exceed alpha, and is the milder mode)",
         **UNIT,
     )
-    rescue_mode: Literal["ratio_floor", "alpha_floor"] = option(
+    rescue_mode: Literal["ratio_floor", "alpha_floor", "target", "watch"] = option(
         "ratio_floor",
         "rescue_mode",
-        "what bounds the rescue from below",
+        "what bounds the rescue from below, or the rule itself",
         choices=("ratio_floor", "alpha_floor"),
+        new_choices=("target", "watch"),
     )
+    r_max: float | None = option(
+        None,
+        "r_max",
+        "target: ratio above which the rescue acts; None: amplification is left alone",
+        low=(1.0, False),
+        optional=True,
+        ours=True,
+    )
+
+    @property
+    def targets(self) -> bool:
+        """Whether the rule is ours (``"target"`` or ``"watch"``), not the notebook's."""
+        return self.rescue_mode in ("target", "watch")
+
+    def _check_together(self) -> None:
+        if self.targets and self.r_min is not None and self.r_min >= 1.0:
+            self._refuse("r_min", f"a number < 1 with rescue_mode={self.rescue_mode!r}")
+        if self.r_max is not None and self.rescue_mode != "target":
+            self._refuse("r_max", "None unless rescue_mode='target'")
 
 
 _PARTS: dict[str, type[Options]] = {
@@ -237,6 +315,21 @@ class BlockConfig:
                 raise OptionTypeError(
                     f"BlockConfig.{part}={value!r}: expected a {options.__name__}"
                 )
+        centred = "gate" not in (self.channel.space, self.coord.space)
+        if self.mix.init == "identity" and not centred:
+            raise OptionValueError(
+                "MixConfig.init='identity': expected 'lin' or 'log' for channel.space and "
+                "coord.space, since a gate that starts at 1/2 damps (flag: init)"
+            )
+        if self.mix.init == "identity" and not self._neutral_is_inside_the_clamp():
+            raise OptionValueError(
+                f"CoordConfig.scale_min={self.coord.scale_min}, scale_max={self.coord.scale_max}: "
+                "expected 1 between them with init='identity'"
+            )
+
+    def _neutral_is_inside_the_clamp(self) -> bool:
+        low, high = self.coord.scale_min, self.coord.scale_max
+        return low is None or high is None or low <= 1.0 <= high
 
     @classmethod
     def step1(cls) -> "BlockConfig":
@@ -249,28 +342,53 @@ class BlockConfig:
         return cls()
 
     @classmethod
+    def step3(cls) -> "BlockConfig":
+        """Ours: gates centred on 1, an exact identity at the start, a rescue that can act.
+
+        >>> BlockConfig.step3().coord.space, BlockConfig.step3().rescue.rescue_mode
+        ('lin', 'target')
+        """
+        return cls(
+            channel=ChannelConfig(space="lin", t_map="sigmoid"),
+            coord=CoordConfig(space="lin"),
+            mix=MixConfig(init="identity"),
+            rescue=RescueConfig(rescue_mode="target", r_min=None),
+        )
+
+    @classmethod
     def preset(cls, name: str) -> "BlockConfig":
-        """A preset by its name, ``'step1'`` or ``'step2'``."""
+        """A preset by its name: ``'step1'``, ``'step2'`` or ``'step3'``."""
         if name not in PRESETS:
             raise UsageError(f"preset {name!r}: expected one of {nearest(name, PRESETS)}")
         made: BlockConfig = getattr(cls, name)()
         return made
 
     @property
-    def step(self) -> Literal[1, 2] | None:
-        """1 or 2 where the notebook can express this config, None for a mixture of the two."""
-        absent = [
-            getattr(getattr(self, part), rule.name) is None
-            for part, rule in all_rules()
-            if rule.optional
+    def step(self) -> Literal[1, 2, 3] | None:
+        """1 or 2 where the notebook can express this config, 3 where its mechanisms are all ours.
+
+        None for a mixture.
+        """
+        values = [
+            (rule, getattr(getattr(self, part), rule.name, None)) for part, rule in all_rules()
         ]
-        if self.rescue is None and all(absent):
-            return 1
-        return 2 if self.rescue is not None and not any(absent) else None
+        absent = [value is None for rule, value in values if rule.optional and not rule.ours]
+        new = [
+            value not in (rule.default, None) if rule.ours else value in rule.new_choices
+            for rule, value in values
+        ]
+        if self.rescue is None:
+            return 1 if all(absent) and not any(new) else None
+        if any(absent):
+            return None
+        if not any(new) and self.rescue.r_min is not None:
+            return 2
+        centred = "gate" not in (self.channel.space, self.coord.space)
+        return 3 if centred and self.mix.init == "identity" and self.rescue.targets else None
 
     @property
     def name(self) -> str:
-        """``'step1'``, ``'step2'`` or ``'mixed'``: whose mechanisms this config has."""
+        """``'step1'`` to ``'step3'``, or ``'mixed'``: whose mechanisms this config has."""
         return f"step{self.step}" if self.step else "mixed"
 
     @classmethod
@@ -283,9 +401,9 @@ class BlockConfig:
         if step not in (1, 2):
             raise OptionValueError(f"step={step!r}: expected 1 or 2")
         known = {
-            rule.notebook: (part, rule.name)
+            rule.flag: (part, rule.name)
             for part, rule in all_rules()
-            if step == 2 or not (rule.optional or part == "rescue")
+            if not rule.ours and (step == 2 or not (rule.optional or part == "rescue"))
         }
         parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
         for name, value in arguments.items():
@@ -304,23 +422,23 @@ class BlockConfig:
         """The notebook's arguments for this config; absent mechanisms have none.
 
         Raises:
-            UsageError: a mixture of step 1 and step 2, which neither notebook class can express.
+            UsageError: step 3 or a mixture, which neither notebook class can express.
         """
-        if self.step is None:
+        if self.step not in (1, 2):
             raise UsageError(
-                "this config mixes absent and present step-2 mechanisms: the notebook has no such "
-                "block; use CoordCBAM(channels, config)"
+                f"this config is {self.name}: the notebook has no such block; use "
+                "CoordCBAM(channels, config)"
             )
         values = (
-            (rule.notebook, getattr(getattr(self, part), rule.name))
+            (rule.flag, getattr(getattr(self, part), rule.name))
             for part, rule in all_rules()
-            if getattr(self, part) is not None
+            if not rule.ours and getattr(self, part) is not None
         )
         return {name: value for name, value in values if value is not None}
 
     def replace(self, **options: Any) -> "BlockConfig":
-        """A copy with some options changed, by notebook name; None makes a mechanism absent."""
-        known = {rule.notebook: (part, rule) for part, rule in all_rules()}
+        """A copy with some options changed, by flag; None makes a mechanism absent."""
+        known = {rule.flag: (part, rule) for part, rule in all_rules()}
         parts = self.to_dict()
         for name, value in options.items():
             if name not in known:
@@ -337,7 +455,7 @@ class BlockConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BlockConfig":
-        """The inverse of :meth:`to_dict`; missing options take step 2's defaults."""
+        """The inverse of :meth:`to_dict`; missing options take step 2's values."""
         if not isinstance(values, Mapping):
             raise OptionTypeError(f"config={values!r}: expected a mapping of {', '.join(_PARTS)}")
         made: dict[str, Any] = {}
@@ -353,4 +471,4 @@ class BlockConfig:
         return cls(**made)
 
 
-PRESETS = ("step1", "step2")
+PRESETS = ("step1", "step2", "step3")

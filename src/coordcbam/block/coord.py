@@ -1,15 +1,18 @@
 """The coordinate gates' side net: which rows and columns to keep, from their profiles."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coordcbam._support.permanent import permanent
+from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
 from coordcbam.block.channel import ACTIVATIONS
 from coordcbam.block.checks import check_channels
 from coordcbam.block.config import CoordConfig
+from coordcbam.block.spaces import factor, power, soften_centred
 from coordcbam.kernels import Gain, Profile
-from coordcbam.kernels.plain import soften
 
 
 @permanent
@@ -49,7 +52,8 @@ class CoordGate(nn.Module):
         self.w_attention_head = nn.Conv2d(mid, c, 1)
         if config.head_init_std is not None:
             self._calm_heads(config.head_init_std)
-        raw = logit_of(config.init_alpha)
+        margin = NOTEBOOKS_MARGIN if config.space == "gate" else MARGIN
+        raw = logit_of(config.init_alpha, margin)
         for name in ("alpha_h_raw", "alpha_w_raw"):
             if config.learnable_alpha:
                 self.register_parameter(name, nn.Parameter(raw.clone()))
@@ -85,7 +89,9 @@ class CoordGate(nn.Module):
         return rows, cols
 
     def gain(self, scaled: Tensor, rows: Tensor, cols: Tensor) -> Gain:
-        """The factors the masks stand for: ``(1 - a) + a * mask`` with each mask's strength a.
+        """The factors the masks stand for, ``(1 - a) + a * mask`` with each mask's strength a.
+
+        The centred spaces have ``1 + a * u`` or ``sqrt(scale_max) ** (a * u)``, u = 2 * mask - 1.
 
         Args:
             scaled: the map the gain will multiply, (B, C, H, W); the spatial gate reads it.
@@ -93,36 +99,39 @@ class CoordGate(nn.Module):
             cols: column mask, (B, C, 1, W).
         """
         config = self.config
-        a_h = torch.sigmoid(self.alpha_h_raw).to(device=scaled.device, dtype=scaled.dtype)
-        a_w = torch.sigmoid(self.alpha_w_raw).to(device=scaled.device, dtype=scaled.dtype)
         spatial = None
         if config.use_spatial_gate:
             spatial = F.hardsigmoid(self.spatial_gate_pw(self.spatial_gate_dw(scaled)))
-            spatial = soften(spatial, config.spatial_gate_beta)
+            spatial = factor(spatial, config.spatial_gate_beta, config.space)
         clamp = None
         if config.scale_min is not None and config.scale_max is not None:
             clamp = (config.scale_min, config.scale_max)
+        beta: float | None = config.beta
+        if config.space == "log":
+            beta, clamp = None, None  # the reach is scale_max by construction
         return Gain(
             scaled=scaled,
-            rows=(1.0 - a_h) + a_h * rows,
-            cols=(1.0 - a_w) + a_w * cols,
+            rows=self._factor(rows, self.alpha_h_raw),
+            cols=self._factor(cols, self.alpha_w_raw),
             spatial=spatial,
-            beta=config.beta,
+            beta=beta,
             clamp=clamp,
         )
+
+    def _factor(self, mask: Tensor, alpha_raw: Tensor) -> Tensor:
+        """One mask as a factor, at its own strength."""
+        config = self.config
+        a = torch.sigmoid(alpha_raw).to(device=mask.device, dtype=mask.dtype)
+        if config.space == "gate":
+            return (1.0 - a) + a * mask
+        if config.space == "lin":
+            return soften_centred(mask, a)
+        assert config.scale_max is not None  # the options demand it in this space
+        return power(mask, math.sqrt(config.scale_max), a)
 
     def extra_repr(self) -> str:
         """Width, and the options that are not the default."""
         return ", ".join(filter(None, (str(self.channels), self.config.changed())))
-
-
-def logit_of(alpha: float, eps: float = 1e-6) -> Tensor:
-    """``log(a / (1 - a))`` of ``alpha`` clamped to [eps, 1 - eps], a scalar in the default dtype.
-
-    >>> logit_of(0.5)
-    tensor(0.)
-    """
-    return torch.logit(torch.tensor(min(max(alpha, eps), 1.0 - eps)), eps=eps)
 
 
 def _depthwise(channels: int, kernel: tuple[int, int], dilation: int = 1) -> nn.Conv2d:

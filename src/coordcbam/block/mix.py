@@ -1,5 +1,6 @@
 """The residual mix around any attention, with its monitor and its rescue."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,23 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from coordcbam._support.permanent import permanent
+from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
 from coordcbam.block.config import MixConfig, RescueConfig
-from coordcbam.block.coord import logit_of
+from coordcbam.block.energy import Kept, measure
 from coordcbam.block.options import OptionTypeError
 from coordcbam.block.state import WideBuffers
 from coordcbam.block.stats import Stats, ratio, spread
+from coordcbam.block.target import TALLY, share
 
 
 @permanent
 class GuardedResidual(WideBuffers):
     """``out = x + alpha_eff * (y - x)`` for a shape-preserving ``y = f(x)``.
 
-    In training with the monitor on, ``r = std(x + alpha * (y - x)) / std(x)`` is averaged into
-    ``r_ema``, and the rescue lowers ``alpha_eff`` below alpha while the average is under ``r_min``.
-    In eval, and without a monitor, ``alpha_eff`` is alpha: both as in the notebook. One thing is
-    not: a ratio that is not finite leaves ``r_ema`` as it was.
+    By the rule ``"target"`` (and ``"watch"``, which never acts), a training forward with gradients
+    measures ``rho = <x, out> / <x, x>`` before the rescue and adds it to a tally; ``commit_`` moves
+    the average ``r_ema`` once an optimizer step. ``alpha_eff`` is alpha times what that average
+    leaves of it, in every mode; an unusable batch is skipped and counted.
 
-    ``stats`` holds the numbers of the last monitored batch (:class:`Stats`), NaN before the first.
+    By the notebook's rules, a training forward averages ``r = std(out) / std(x)`` into ``r_ema``
+    itself and lowers its own ``alpha_eff`` while the average is under ``r_min``; eval uses alpha.
+    One thing is not the notebook's: a ratio that is not finite leaves ``r_ema`` as it was.
+
+    ``stats`` holds the numbers of the last measured batch (:class:`Stats`), NaN before the first.
     It is one vector on the block's device, in no checkpoint, written without a host sync.
 
     Source: notebook section 4C.
@@ -31,27 +38,52 @@ class GuardedResidual(WideBuffers):
 
     alpha_raw: Tensor
     r_ema: Tensor
+    updates: Tensor
+    skipped: Tensor
     stats: Tensor
+    tally: Tensor
 
     _wide = ("r_ema", "stats")
+    _own = ("tally",)
     bypassed = False
+    calibrating = False
 
-    def __init__(self, mix: MixConfig, rescue: RescueConfig | None) -> None:
+    def __init__(self, mix: MixConfig | None, rescue: RescueConfig | None) -> None:
         super().__init__()
-        self.mix = mix
+        self.mix = mix  # None: alpha is 1, and only the rescue mixes
         self.rescue = rescue
         self.monitor = rescue is not None and rescue.monitor
-        if mix.residual:
-            raw = logit_of(mix.alpha_init)
+        if mix is not None and mix.residual:
+            margin = MARGIN if mix.init == "identity" else NOTEBOOKS_MARGIN
+            raw = logit_of(mix.alpha_init, margin)
             if mix.learnable_alpha:
                 self.alpha_raw = nn.Parameter(raw)
             else:
                 self.register_buffer("alpha_raw", raw)
         if rescue is not None:
             self.register_buffer("r_ema", torch.tensor(1.0))
+        if self.targets:
+            for counter in ("updates", "skipped"):
+                self.register_buffer(counter, torch.tensor(0))
+            self.tally = torch.zeros(TALLY)
         self.register_buffer(
             "stats", torch.full((len(Stats._fields),), torch.nan), persistent=False
         )
+
+    @property
+    def targets(self) -> bool:
+        """Whether the rescue's rule is ours, not the notebook's."""
+        return self.rescue is not None and self.rescue.targets
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the output is a mix with the input, so that a rescue can act."""
+        return self.mix is None or self.mix.residual
+
+    @property
+    def momentum(self) -> float:
+        """The momentum of ``r_ema``, in (0, 1); NaN without a rescue."""
+        return math.nan if self.rescue is None else self.rescue.ema_momentum
 
     @property
     def monitor(self) -> bool:
@@ -64,11 +96,20 @@ class GuardedResidual(WideBuffers):
             raise OptionTypeError(f"monitor={on!r}: expected True or False")
         self._monitor = on
 
+    def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG002
+        """What a layer gives to which this block is attached: here, the block of its output."""
+        attended: Tensor = self(output)
+        return attended
+
     def alpha(self, like: Tensor) -> Tensor:
-        """``sigmoid(alpha_raw)`` in the dtype of ``like``, 0-dim; 1 without a residual."""
-        if not self.mix.residual:
+        """``sigmoid(alpha_raw)`` in the dtype of ``like``, 0-dim; 1 without one."""
+        if self.mix is None or not self.mix.residual:
             return like.new_ones(())
         return torch.sigmoid(self.alpha_raw).to(device=like.device, dtype=like.dtype)
+
+    def alpha_eff(self) -> Tensor:
+        """The share of the mix that eval uses, 0-dim, in float32 or wider."""
+        return self._at_rest(self.alpha(self.stats))
 
     def blend(
         self, x: Tensor, y: Tensor, describe: Callable[[], list[Tensor]], *, traced: bool
@@ -78,33 +119,77 @@ class GuardedResidual(WideBuffers):
         Args:
             x: block input, (B, C, H, W).
             y: attended signal, same shape.
-            describe: gives the fields of :class:`Stats` after ``alpha_eff``; called when needed.
+            describe: gives the fields of :class:`Stats` from ``ca_mean`` to ``gain_mean``; called
+                when needed.
             traced: measure even where the monitor does not (it never acts for a trace's sake).
         """
         alpha = self.alpha(x)
-        acts = self.training and self.monitor and not self.bypassed
+        acts = self._acts()
         if not (acts or traced):
-            return self._mixed(x, y, alpha), None
+            return self._mixed(x, y, self._at_rest(alpha)), None
+        observe = self._by_target if self.targets else self._by_notebook
+        first, last, alpha_eff = observe(x, y, alpha, acts=acts)
+        with torch.no_grad():
+            numbers = [*first, alpha, alpha_eff, *describe(), *last]
+            vector = torch.stack([t.to(self.stats) for t in numbers])
+            if acts:
+                self.stats.copy_(vector)
+        return self._mixed(x, y, alpha_eff), Stats(*vector.unbind())
+
+    def _acts(self) -> bool:
+        """Whether this forward is measured for the average."""
+        if self.bypassed or not self.monitor:
+            return False
+        if self.targets:
+            return self.calibrating or (self.training and torch.is_grad_enabled())
+        return self.training
+
+    def _mixed(self, x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
+        return x + alpha * (y - x) if self.mixes else y
+
+    def _by_target(
+        self, x: Tensor, y: Tensor, alpha: Tensor, *, acts: bool
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The fields before and after alpha and the maps, and ``alpha_eff``, by our rule."""
+        with torch.no_grad():
+            kept = measure(x, y, alpha)
+            if acts:
+                self.tally.add_(kept.tally.to(self.tally))
+            r_hat = self._expected(kept, acts=acts)
+            r_block, r_out = ratio(kept.y_std, kept.x_std), ratio(kept.out_std, kept.x_std)
+            first = [kept.x_std, kept.y_std, kept.out_std, r_block, r_out, r_hat]
+        return first, [kept.rho, kept.rms, self.skipped], self._at_rest(alpha, r_hat)
+
+    def _expected(self, kept: Kept, *, acts: bool) -> Tensor:  # noqa: ARG002
+        """What the block is expected to keep of this batch: the average before it."""
+        return self.r_ema
+
+    def _at_rest(self, alpha: Tensor, r_hat: Tensor | None = None) -> Tensor:
+        """``alpha_eff`` outside a measured forward; by the notebook's rules that is alpha."""
+        rescue = self.rescue
+        if rescue is None or rescue.rescue_mode != "target" or not self.mixes:
+            return alpha
+        assert rescue.r_min is not None  # whoever builds the block has derived it
+        r_hat = self.r_ema if r_hat is None else r_hat
+        return alpha * share(r_hat.detach(), rescue.r_min, rescue.r_max).to(alpha)
+
+    def _by_notebook(
+        self, x: Tensor, y: Tensor, alpha: Tensor, *, acts: bool
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The same by the notebook's rules, for which the average moves first."""
         with torch.no_grad():
             before, after, mixed = (spread(t) for t in (x, y, self._mixed(x, y, alpha)))
             r_out = ratio(mixed, before)
             if acts:
                 self._average(r_out)
-        alpha_eff = self._rescued(alpha) if acts else alpha
-        with torch.no_grad():
-            r_ema = self.r_ema if self.rescue is not None else torch.full_like(r_out, torch.nan)
-            numbers = [before, after, mixed, ratio(after, before), r_out, r_ema, alpha, alpha_eff]
-            vector = torch.stack([t.to(self.stats) for t in (*numbers, *describe())])
-            if acts:
-                self.stats.copy_(vector)
-        return self._mixed(x, y, alpha_eff), Stats(*vector.unbind())
-
-    def _mixed(self, x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-        return x + alpha * (y - x) if self.mix.residual else y
+            unknown = torch.full_like(r_out, math.nan)
+            r_ema = self.r_ema if self.rescue is not None else unknown
+            first = [before, after, mixed, ratio(after, before), r_out, r_ema]
+        return first, [unknown] * 3, self._rescued(alpha) if acts else alpha
 
     def _average(self, r_out: Tensor) -> None:
         """``r_ema <- m * r_ema + (1 - m) * r_out``, unless ``r_out`` is not finite."""
-        if self.rescue is None or not self.mix.residual:
+        if self.rescue is None or not self.mixes:
             return
         m = self.rescue.ema_momentum
         r_out = r_out.to(self.r_ema)
@@ -115,12 +200,12 @@ class GuardedResidual(WideBuffers):
     def _rescued(self, alpha: Tensor) -> Tensor:
         """``alpha_eff``: alpha times ``r_ema / r_min`` when that is under 1, down to a floor."""
         rescue = self.rescue
-        if rescue is None or not self.mix.residual:
+        if rescue is None or rescue.r_min is None or not self.mixes:
             return alpha
-        share = (self.r_ema.detach() / max(rescue.r_min, 1e-12)).clamp(0.0, 1.0).to(alpha)
+        left = (self.r_ema.detach() / max(rescue.r_min, 1e-12)).clamp(0.0, 1.0).to(alpha)
         if rescue.rescue_mode == "ratio_floor":
-            return alpha * share.clamp(rescue.min_rescue_ratio, 1.0)
-        return (alpha * share).clamp(rescue.alpha_eff_min, 1.0)
+            return alpha * left.clamp(rescue.min_rescue_ratio, 1.0)
+        return (alpha * left).clamp(rescue.alpha_eff_min, 1.0)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -1,8 +1,8 @@
 """Options as dataclass fields that declare their own rule.
 
-A field carries its range, its help and its notebook name in its metadata, once. The validator
-(:func:`validate`), the command line's flags, the documentation's table and the notebook's argument
-names are all read from there.
+A field carries its range, its help and its flag in its metadata, once. The validator, the command
+line, the documentation's table and the notebook's argument names (a flag is the notebook's name,
+unless the option is ours) are all read from there.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from coordcbam._support.errors import UsageError, did_you_mean
 
@@ -30,35 +30,52 @@ class OptionTypeError(UsageError, TypeError):
 class Rule:
     """What one option accepts: its type, an interval or a list of words, and what it is for.
 
-    ``bounds`` is a pair of ``(value, inclusive)`` or None; ``optional`` allows None, which means
-    "this mechanism is absent" (not "neutral").
+    ``low`` and ``high`` are pairs of ``(value, inclusive)`` or None. ``optional`` allows None for
+    "this mechanism is absent" (not "neutral"), ``derived`` allows None for "follows from the other
+    options". ``ours`` marks an option that the notebook does not have, ``new_choices`` the words
+    that it does not know.
     """
 
     name: str
     owner: str
     default: Any
-    notebook: str
+    flag: str
     help: str
     low: tuple[float, bool] | None = None
     high: tuple[float, bool] | None = None
     choices: tuple[str, ...] = ()
+    new_choices: tuple[str, ...] = ()
     any_case: bool = False
     optional: bool = False
+    derived: bool = False
+    ours: bool = False
 
     @property
     def kind(self) -> type:
-        """int, float, bool or str: the type of the default."""
-        return type(self.default)
+        """int, float, bool or str: the type of the default; a default of None is a number's."""
+        return float if self.default is None else type(self.default)
+
+    @property
+    def notebook(self) -> "Rule | None":
+        """The rule as the notebook has it: neither None nor our words; None if it is ours."""
+        if self.ours:
+            return None
+        return dataclasses.replace(self, new_choices=(), optional=False, derived=False)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every word that the option accepts."""
+        return self.choices + self.new_choices
 
     @property
     def expected(self) -> str:
         """The rule in words, for errors and for the documentation.
 
-        >>> Rule(name="p", owner="C", default=0.5, notebook="p", help="", low=(0, False)).expected
+        >>> Rule(name="p", owner="C", default=0.5, flag="p", help="", low=(0, False)).expected
         'a finite number > 0'
         """
-        if self.choices:
-            words = "one of " + ", ".join(repr(word) for word in self.choices)
+        if self.words:
+            words = "one of " + ", ".join(repr(word) for word in self.words)
         elif self.kind is bool:
             words = "True or False"
         else:
@@ -69,11 +86,11 @@ class Rule:
                 if bound is not None
             ]
             words = " ".join([words, " and ".join(ends)]).rstrip()
-        return f"{words}, or None" if self.optional else words
+        return f"{words}, or None" if self.optional or self.derived else words
 
     def check(self, value: Any) -> Any:
         """Return ``value`` in the field's own type, or raise naming field, value and rule."""
-        if value is None and self.optional:
+        if value is None and (self.optional or self.derived):
             return None
         if self.kind is bool:
             good_type = isinstance(value, bool)
@@ -92,12 +109,12 @@ class Rule:
         return value
 
     def refusal(self, value: Any) -> str:
-        """The error's text: owner, field, value, rule and the notebook's name."""
+        """The error's text: owner, field, value, rule and flag."""
         return f"{self.owner}.{self.name}={value!r}: expected {self.expected} ({self.alias})"
 
     def _inside(self, value: Any) -> bool:
-        if self.choices:
-            return value in self.choices
+        if self.words:
+            return value in self.words
         if self.kind is float and not (isinstance(value, float) and math.isfinite(value)):
             return False
         low = self.low is None or value > self.low[0] or (self.low[1] and value == self.low[0])
@@ -106,15 +123,13 @@ class Rule:
 
     @property
     def alias(self) -> str:
-        """The notebook's name, as it stands in error messages."""
-        return f"notebook: {self.notebook}"
+        """Whose name the flag is, as it stands in error messages."""
+        return f"{'flag' if self.ours else 'notebook'}: {self.flag}"
 
 
-def option(default: Any, notebook: str, help: str, **rule: Any) -> Any:  # noqa: A002
+def option(default: Any, flag: str, help: str, **rule: Any) -> Any:  # noqa: A002
     """Declare a dataclass field with its rule; keywords are those of :class:`Rule`."""
-    return dataclasses.field(
-        default=default, metadata={"rule": dict(rule, notebook=notebook, help=help)}
-    )
+    return dataclasses.field(default=default, metadata={"rule": dict(rule, flag=flag, help=help)})
 
 
 def rules(config: Any) -> Iterator[Rule]:
@@ -145,11 +160,17 @@ class Options:
         """Two ends of a range: both given with ``low <= high``, or both None."""
         a, b = getattr(self, low), getattr(self, high)
         if (a is None) != (b is None) or (a is not None and a > b):
-            alias = {rule.name: rule.notebook for rule in rules(self)}
+            flag = {rule.name: rule.flag for rule in rules(self)}
             raise OptionValueError(
                 f"{type(self).__name__}.{low}={a!r}, {high}={b!r}: expected {low} <= {high}, "
-                f"or None for both (notebook: {alias[low]}, {alias[high]})"
+                f"or None for both (notebook: {flag[low]}, {flag[high]})"
             )
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        """Raise for an option whose value does not fit the others."""
+        (rule,) = (rule for rule in rules(self) if rule.name == name)
+        value = getattr(self, name)
+        raise OptionValueError(f"{rule.owner}.{name}={value!r}: expected {expected} ({rule.alias})")
 
     def changed(self) -> str:
         """The options that differ from their defaults, for a repr; ``""`` when none does."""
@@ -173,11 +194,13 @@ class Options:
     def of_step(cls, step: int, values: Mapping[str, Any]) -> "Self":
         """Build as the notebook's step would: step 1 lacks every optional mechanism.
 
-        The notebook knows no None, so a value of None is refused.
+        The notebook knows neither None nor our words, so these are refused.
         """
         for rule in rules(cls):
-            if rule.name in values and values[rule.name] is None:
-                raise OptionTypeError(rule.refusal(None).replace(", or None", ""))
+            value = values.get(rule.name)
+            new = isinstance(value, str) and value in rule.new_choices
+            if rule.notebook is not None and rule.name in values and (value is None or new):
+                rule.notebook.check(value)
         absent = {rule.name: None for rule in rules(cls) if rule.optional and step == 1}
         return cls(**absent, **values)
 

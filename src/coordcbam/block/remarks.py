@@ -1,63 +1,17 @@
 """What is odd about a config: values that act otherwise than their names suggest, in words."""
 
 import math
-from typing import NamedTuple
 
 from coordcbam.block.config import BlockConfig
+from coordcbam.block.ranges import (
+    channel_range,
+    coordinate_range,
+    gain_range,
+    mix_strength,
+    resolved_r_min,
+)
 
-_EDGE = 1e-6  # the notebook clamps an initial alpha this far inside (0, 1)
-
-
-class Range(NamedTuple):
-    """The least and the greatest factor a gate can be."""
-
-    low: float
-    high: float
-
-    def times(self, other: "Range") -> "Range":
-        """The range of a product."""
-        ends = [a * b for a in self for b in other]
-        return Range(min(ends), max(ends))
-
-
-def channel_range(config: BlockConfig) -> Range:
-    """Reachable channel scale ``1 + beta * (gate - 1)`` for a gate in [0, 1].
-
-    >>> channel_range(BlockConfig.step2()), channel_range(BlockConfig.step1())
-    (Range(low=0.65, high=1.0), Range(low=0.0, high=1.0))
-    """
-    return _softened(Range(0.0, 1.0), config.channel.beta)
-
-
-def coordinate_range(config: BlockConfig, *, clamped: bool = True) -> Range:
-    """Reachable coordinate scale, masks and their strengths anywhere in [0, 1].
-
-    >>> coordinate_range(BlockConfig.step2())
-    Range(low=0.65, high=1.0)
-    """
-    low, high = _softened(Range(0.0, 1.0), config.coord.beta)
-    if clamped and config.coord.scale_min is not None and config.coord.scale_max is not None:
-        low = min(max(low, config.coord.scale_min), config.coord.scale_max)
-        high = min(max(high, config.coord.scale_min), config.coord.scale_max)
-    return Range(low, high)
-
-
-def gain_range(config: BlockConfig) -> Range:
-    """Reachable gain ``out / x`` of every element, all gates at their worst, before the rescue.
-
-    >>> low, high = gain_range(BlockConfig.step2())
-    >>> round(low, 4), high
-    (0.5669, 1.0)
-    """
-    gain = channel_range(config).times(coordinate_range(config))
-    if config.coord.use_spatial_gate:
-        gain = gain.times(_softened(Range(0.0, 1.0), config.coord.spatial_gate_beta))
-    if not config.mix.residual:
-        return gain
-    if config.mix.learnable_alpha:
-        return Range(min(gain.low, 1.0), max(gain.high, 1.0))
-    alpha = min(max(config.mix.alpha_init, _EDGE), 1.0 - _EDGE)
-    return Range(1.0 + alpha * (gain.low - 1.0), 1.0 + alpha * (gain.high - 1.0))
+_EDGE = 1e-6  # initial alphas are clamped at least this far inside (0, 1)
 
 
 def remarks(config: BlockConfig) -> list[str]:
@@ -69,13 +23,6 @@ def remarks(config: BlockConfig) -> list[str]:
     beta_ca=1.5: a closed channel gate multiplies by -0.5, which flips the sign...
     """
     return [*_gates(config), *_temperature(config), *_alphas(config), *_rescue(config)]
-
-
-def _softened(gate: Range, beta: float | None) -> Range:
-    if beta is None:
-        return gate
-    ends = [1.0 + beta * (end - 1.0) for end in gate]
-    return Range(min(ends), max(ends))
 
 
 def _gates(config: BlockConfig) -> list[str]:
@@ -92,19 +39,29 @@ def _gates(config: BlockConfig) -> list[str]:
             )
     if config.coord.beta < 0:
         lines.append(f"coord_beta={config.coord.beta:g}: a closed coordinate gate amplifies")
-    coord = config.coord
-    if coord.scale_min is not None and coord.scale_max is not None:
-        low, high = coordinate_range(config, clamped=False)
-        for name, value, binds in (
-            ("coord_scale_min", coord.scale_min, low < coord.scale_min),
-            ("coord_scale_max", coord.scale_max, high > coord.scale_max),
-        ):
-            if not binds:
-                lines.append(
-                    f"{name}={value:g} can never act: the coordinate scale stays in "
-                    f"[{low:g}, {high:g}]"
-                )
+    low, high = coordinate_range(config, clamped=False)
+    lines += [
+        f"{name}={value:g} can never act: the coordinate scale stays in [{low:g}, {high:g}]"
+        for name, (value, binds) in coordinate_clamps(config).items()
+        if not binds
+    ]
     return lines
+
+
+def coordinate_clamps(config: BlockConfig) -> dict[str, tuple[float, bool]]:
+    """Both ends of the coordinate clamp, by flag: their value and whether they can ever bind.
+
+    >>> coordinate_clamps(BlockConfig.step3())
+    {'coord_scale_min': (0.6, False), 'coord_scale_max': (1.6, True)}
+    """
+    coord = config.coord
+    if coord.scale_min is None or coord.scale_max is None or coord.space == "log":
+        return {}
+    low, high = coordinate_range(config, clamped=False)
+    return {
+        "coord_scale_min": (coord.scale_min, low < coord.scale_min),
+        "coord_scale_max": (coord.scale_max, high > coord.scale_max),
+    }
 
 
 def _temperature(config: BlockConfig) -> list[str]:
@@ -116,6 +73,8 @@ def _temperature(config: BlockConfig) -> list[str]:
             lines.append(
                 f"ca_temperature={t:g} lies outside the clamp: {min(max(t, low), high):g} is used"
             )
+        if channel.t_map == "sigmoid":
+            return lines  # it starts inside its ends and never stops
         if channel.learnable_temperature and low == high:
             lines.append(f"ca_t_min=ca_t_max={low:g}: a learnable temperature cannot move")
         elif channel.learnable_temperature and t >= high:
@@ -130,7 +89,7 @@ def _temperature(config: BlockConfig) -> list[str]:
 def _alphas(config: BlockConfig) -> list[str]:
     lines = [
         f"{name}={value:g} lies outside (0, 1): it is clamped to {min(max(value, 0.0), 1.0):g} "
-        "less a margin of 1e-6"
+        "less a small margin"
         for name, value in (
             ("alpha_init", config.mix.alpha_init),
             ("coord_init_alpha", config.coord.init_alpha),
@@ -146,25 +105,35 @@ def _alphas(config: BlockConfig) -> list[str]:
 
 
 def _rescue(config: BlockConfig) -> list[str]:
-    rescue, mix = config.rescue, config.mix
-    if rescue is None or not mix.residual:
+    rescue = config.rescue
+    if rescue is None or not config.mix.residual:
         return []
     lines = []
     if not rescue.monitor:
         lines.append(
             "monitor=False: nothing is measured and the rescue is off; inserting turns it on"
         )
-    low = gain_range(config).low
-    if low >= rescue.r_min:
+    if rescue.rescue_mode == "watch":
+        return [*lines, "rescue_mode='watch': the signal is measured and nothing acts on it"]
+    low, r_min = gain_range(config).low, resolved_r_min(config)
+    if low >= r_min:
+        false_alarm = (
+            ""
+            if rescue.targets
+            else "; a std ratio can still fall under it where channel means dominate, and that is "
+            "a false alarm"
+        )
         lines.append(
             f"the rescue cannot fire for suppression: every gain is at least {low:.3f}, "
-            f"r_min is {rescue.r_min:g}; a std ratio can still fall under it where channel means "
-            "dominate, and that is a false alarm"
+            f"r_min is {r_min:g}{false_alarm}"
         )
-    lines.append(
-        "eval uses alpha where training uses alpha_eff: while the rescue acts, they differ"
-    )
-    alpha = min(max(mix.alpha_init, _EDGE), 1.0 - _EDGE)
+    return lines if rescue.targets else [*lines, *_notebooks_rescue(config)]
+
+
+def _notebooks_rescue(config: BlockConfig) -> list[str]:
+    rescue, alpha = config.rescue, mix_strength(config)
+    assert rescue is not None
+    lines = ["eval uses alpha where training uses alpha_eff: while the rescue acts, they differ"]
     if rescue.rescue_mode == "alpha_floor":
         if rescue.alpha_eff_min > alpha:
             lines.append(

@@ -11,16 +11,27 @@ class WideBuffers(nn.Module):
     """A module whose named buffers stay in float32 or wider through ``.half()`` and the like.
 
     A running average in bfloat16 stalls where its steps round to nothing; the buffers named in
-    ``_wide`` therefore follow every device and ``.double()``, but no narrower dtype.
+    ``_wide`` therefore follow every device and ``.double()``, but no narrower dtype. Those named in
+    ``_own`` do so too, and are no buffers: hosts that broadcast or average buffers over processes
+    leave them alone, and no checkpoint has them.
     """
 
     _wide: ClassVar[tuple[str, ...]] = ()
+    _own: ClassVar[tuple[str, ...]] = ()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: FBT001, FBT002
         before = {name: self._buffers.get(name) for name in self._wide}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
             new = self._buffers.get(name)
-            if old is not None and new is not None and new.dtype in (torch.float16, torch.bfloat16):
-                self._buffers[name] = old.to(device=new.device)
+            if old is not None and new is not None:
+                self._buffers[name] = _not_narrowed(old, new)
+        for name in self._own:
+            if (old := getattr(self, name, None)) is not None:
+                setattr(self, name, _not_narrowed(old, fn(old)))
         return self
+
+
+def _not_narrowed(old: Tensor, new: Tensor) -> Tensor:
+    half = new.dtype in (torch.float16, torch.bfloat16)
+    return old.to(device=new.device) if half else new

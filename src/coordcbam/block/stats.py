@@ -13,8 +13,9 @@ from coordcbam.kernels import Maps
 class Stats(NamedTuple):
     """What a block did to one batch; every field a scalar tensor, NaN where it does not apply.
 
-    The first eight are the notebook's ``monitor_stats``, the rest what its section 9 reads of the
-    maps. ``std`` is the mean over samples of each sample's standard deviation.
+    The first eight are the notebook's ``monitor_stats``; what its section 9 reads of the maps
+    follows, then what the target rescue measures. ``std`` is the mean over samples of each sample's
+    standard deviation.
     """
 
     x_std: Tensor  # of the input
@@ -22,7 +23,7 @@ class Stats(NamedTuple):
     out_std_pre: Tensor  # after the alpha mix, before the rescue
     r_block: Tensor  # y_std / x_std, in [0, 10]
     r_out_pre: Tensor  # out_std_pre / x_std, in [0, 10]: the number the reading rules are about
-    r_ema: Tensor  # its running average
+    r_ema: Tensor  # its running average; under "target", the average of rho before this batch
     alpha: Tensor
     alpha_eff: Tensor  # after the rescue
     ca_mean: Tensor
@@ -39,6 +40,10 @@ class Stats(NamedTuple):
     a_w_max: Tensor
     a_w_std: Tensor
     T: Tensor
+    gain_mean: Tensor  # mean factor of the gates, loud and silent channels alike, before the clamp
+    rho: Tensor  # <x, out> / <x, x> before the rescue: what r_ema averages under "target"
+    rms: Tensor  # |out| / |x| before the rescue
+    skipped: Tensor  # optimizer steps whose batches were unusable, so far
 
 
 def spread(x: Tensor) -> Tensor:
@@ -71,7 +76,7 @@ def summary(mask: Tensor) -> list[Tensor]:
 
 
 def describe(maps: Maps) -> list[Tensor]:
-    """The fields of :class:`Stats` that describe the maps, from ``ca_mean`` on."""
+    """The fields of :class:`Stats` that describe the maps, from ``ca_mean`` to ``T``."""
     ca_min, ca_mean, ca_max, _ = summary(maps.channel)
     if maps.fusion is None:
         fusion = [torch.full_like(ca_mean, float("nan"))] * 2

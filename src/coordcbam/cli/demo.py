@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coordcbam._support.errors import UsageError
 from coordcbam._support.extras import require
-from coordcbam.block import BlockConfig
+from coordcbam.block import PRESETS, BlockConfig
 
 MODEL = "yolo11n.yaml"
 PLACES = "P3,P4,P5"
@@ -37,7 +37,9 @@ SETTINGS: dict[str, Any] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Epochs, preset, seed, folder."""
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"default {EPOCHS}")
-    parser.add_argument("--preset", default="step2", help="step1 or step2 (default step2)")
+    parser.add_argument(
+        "--preset", default=PRESETS[-1], help=f"one of {', '.join(PRESETS)} (default {PRESETS[-1]})"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
     parser.add_argument(
         "--project", type=Path, default=Path("runs/coordcbam"), help="folder for the run"

@@ -14,13 +14,18 @@ def add_block_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "the block", "a preset or a JSON file, then single options by their notebook names"
     )
-    group.add_argument("--preset", default=None, metavar="NAME", help=f"{' or '.join(PRESETS)}")
+    group.add_argument(
+        "--preset",
+        default=None,
+        metavar="NAME",
+        help=f"one of {', '.join(PRESETS)} (default {PRESETS[-1]})",
+    )
     group.add_argument("--config", type=Path, metavar="FILE", help="options as JSON")
     for _, rule in all_rules():
-        flags = dict.fromkeys((f"--{rule.notebook.replace('_', '-')}", f"--{rule.notebook}"))
+        flags = dict.fromkeys((f"--{rule.flag.replace('_', '-')}", f"--{rule.flag}"))
         group.add_argument(
             *flags,
-            dest=f"option_{rule.notebook}",
+            dest=f"option_{rule.flag}",
             metavar=rule.kind.__name__.upper(),
             help=f"{rule.help}: {rule.expected} (default {rule.default})".replace("%", "%%"),
         )
@@ -35,13 +40,13 @@ def config_from(args: argparse.Namespace) -> BlockConfig:
     if args.preset is not None and args.config is not None:
         raise UsageError("--preset and --config: give one of them")
     if args.config is None:
-        config = BlockConfig.preset(args.preset or "step2")
+        config = BlockConfig.preset(args.preset or PRESETS[-1])
     else:
         config = _from_file(args.config)
     given = {
-        rule.notebook: _parse(getattr(args, f"option_{rule.notebook}"), rule)
+        rule.flag: _parse(getattr(args, f"option_{rule.flag}"), rule)
         for _, rule in all_rules()
-        if getattr(args, f"option_{rule.notebook}") is not None
+        if getattr(args, f"option_{rule.flag}") is not None
     }
     return config.replace(**given) if given else config
 
@@ -49,7 +54,7 @@ def config_from(args: argparse.Namespace) -> BlockConfig:
 def chosen(args: argparse.Namespace) -> list[str]:
     """The flags of the block that were given."""
     flags = {f"--{name}": getattr(args, name) for name in ("preset", "config")}
-    flags |= {f"--{r.notebook}": getattr(args, f"option_{r.notebook}") for _, r in all_rules()}
+    flags |= {f"--{r.flag}": getattr(args, f"option_{r.flag}") for _, r in all_rules()}
     return [flag for flag, value in flags.items() if value is not None]
 
 

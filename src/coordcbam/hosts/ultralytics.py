@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import ultralytics
 from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
 from ultralytics.utils.checks import check_file
@@ -24,7 +25,18 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 
 from coordcbam._support.errors import UsageError, did_you_mean, nearest
 from coordcbam.block import BlockConfig
-from coordcbam.insert import RECIPE_KEY, Insertion, blocks, insert_, label, remove_
+from coordcbam.insert import (
+    RECIPE_KEY,
+    Insertion,
+    blocks,
+    commit_,
+    copy_monitor_state_,
+    insert_,
+    label,
+    rebuild,
+    remove_,
+    scalars,
+)
 from coordcbam.insert.plan import PlaceError
 from coordcbam.monitor import Monitor, read
 
@@ -60,7 +72,7 @@ class YOLO(ultralytics.YOLO):
             at: levels of the pyramid that feed the head (``"P3,P4,P5"``), ``"neck"`` (all of
                 them), ``"backbone"`` (the backbone layers that the neck reads), layer indices
                 (``16`` or ``"4,6"``), or a mixture.
-            config: the block's options; the default is ``BlockConfig.step2()``.
+            config: the block's options; the default is ``BlockConfig.step3()``.
             monitor: whether the blocks measure the signal while they train.
 
         Returns:
@@ -227,6 +239,7 @@ def _start(trainer: Any) -> None:
             trainer.save_dir,
             every=max(1, batches // READINGS_PER_EPOCH),
             first_step=trainer.start_epoch * batches,
+            commits=False,  # the trainer does, once an optimizer step
             host="ultralytics",
             command=f"train model={trainer.args.model} data={trainer.args.data}",
             versions={"ultralytics": ultralytics.__version__},
@@ -316,10 +329,16 @@ def _monitored_trainers() -> dict[type, type]:
 
 
 def register() -> None:
-    """Teach Ultralytics' builders the key ``coordcbam``; done at import, harmless to repeat."""
+    """Teach Ultralytics about the blocks; done at import, harmless to repeat.
+
+    Its builders learn the key ``coordcbam``, its trainers to close the blocks' step with the
+    optimizer's and to spare the blocks' scalars from decay: all that holds for a plain
+    ``ultralytics.YOLO`` as well.
+    """
     if getattr(tasks.parse_model, "knows_coordcbam", False):
         return
     build, load = tasks.parse_model, tasks.BaseModel.load
+    step, group = BaseTrainer.optimizer_step, BaseTrainer.build_optimizer
 
     @functools.wraps(build)
     def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -327,7 +346,7 @@ def register() -> None:
         for spec in d.get(RECIPE_KEY, ()):
             # Paths are the network's; here is only its list of layers.
             places = [{**p, "path": p["path"].removeprefix("model.")} for p in spec["places"]]
-            insert_(layers, {**spec, "places": places})
+            rebuild(layers, {**spec, "places": places})
         return layers, save
 
     @functools.wraps(load)
@@ -343,9 +362,36 @@ def register() -> None:
             )
         return load(self, weights, *args, **kwargs)
 
+    @functools.wraps(step)
+    def optimizer_step(self: Any) -> None:
+        step(self)
+        commit_(self.model)
+        if self.ema:
+            # Not an average of averages, and with the counters, which Ultralytics does not average.
+            copy_monitor_state_(self.model, self.ema.ema)
+
+    @functools.wraps(group)
+    def build_optimizer(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        optimizer = group(self, model, *args, **kwargs)
+        _spare(optimizer, scalars(model))
+        return optimizer
+
     parse_model.knows_coordcbam = True  # type: ignore[attr-defined]
     tasks.parse_model = parse_model
     tasks.BaseModel.load = checked_load
+    BaseTrainer.optimizer_step = optimizer_step
+    BaseTrainer.build_optimizer = build_optimizer
+
+
+def _spare(optimizer: Any, parameters: list[Any]) -> None:
+    """Move ``parameters`` from the groups that decay to the norms', which never do."""
+    ours = {id(parameter) for parameter in parameters}
+    norms = {g["lr"]: g for g in optimizer.param_groups if g.get("param_group") == "bn"}
+    for group in optimizer.param_groups:
+        if group.get("param_group") in ("weight", "muon"):
+            moved = [p for p in group["params"] if id(p) in ours]
+            group["params"] = [p for p in group["params"] if id(p) not in ours]
+            norms[group["lr"]]["params"] += moved
 
 
 def prepare(words: Iterable[str]) -> tuple[YOLO, dict[str, Any]]:

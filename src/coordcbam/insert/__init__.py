@@ -1,20 +1,48 @@
 """Find places in any ``nn.Module``, plan, attach by one mechanism (submodule + hook), undo."""
 
-from coordcbam.insert.apply import RECIPE_KEY, Insertion, insert_, remove_
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from coordcbam.insert.apply import Insertion, insert_, remove_
 from coordcbam.insert.attach import ATTRIBUTE, attached_block, blocks, bypass, label
+from coordcbam.insert.guard import Guarded, Guarding, guard_
 from coordcbam.insert.plan import Plan, Row, plan
+from coordcbam.insert.recipe import RECIPE_KEY
+from coordcbam.insert.training import (
+    commit_,
+    commit_on_step,
+    copy_monitor_state_,
+    parameter_groups,
+    scalars,
+)
 
 __all__ = [
     "ATTRIBUTE",
     "RECIPE_KEY",
+    "Guarded",
+    "Guarding",
     "Insertion",
     "Plan",
     "Row",
     "attached_block",
     "blocks",
     "bypass",
+    "commit_",
+    "commit_on_step",
+    "copy_monitor_state_",
+    "guard_",
     "insert_",
     "label",
+    "parameter_groups",
     "plan",
+    "rebuild",
     "remove_",
+    "scalars",
 ]
+
+
+def rebuild(model: nn.Module, spec: Mapping[str, Any]) -> None:
+    """Attach what a recipe notes: blocks or guards."""
+    (guard_ if "guard" in spec else insert_)(model, spec)

@@ -1,23 +1,17 @@
 """Insert blocks into a model in place, account for its tensors, and take the blocks out again."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from coordcbam._support.errors import UsageError
 from coordcbam._support.permanent import permanent
-from coordcbam._support.wake import wake_hosts
 from coordcbam.block import BlockConfig, CoordCBAM
-from coordcbam.insert.attach import attach, detach, has_block
-from coordcbam.insert.plan import PlaceError, Places, Plan, Row, plan, row_for
-
-SPEC_VERSION = 1
-# Some hosts rebuild a network from a recipe they keep on it (``module.yaml``, a dict): what was
-# inserted is noted there, under this key, as a list of specs.
-RECIPE_KEY = "coordcbam"
+from coordcbam.insert.attach import attach, detach, has_block, like_of
+from coordcbam.insert.plan import Places, Plan, Row, plan, row_for
+from coordcbam.insert.recipe import SPEC_VERSION, checked_places, forget, note
 
 
 @permanent
@@ -60,7 +54,7 @@ def insert_(
     Args:
         model: any module.
         at: as for :func:`plan`, or the ``spec`` of an earlier insertion, which needs no ``inputs``.
-        config: the block's options; the default is ``BlockConfig.step2()``.
+        config: the block's options; the default is ``BlockConfig.step3()``.
         inputs: what to call ``model`` with, as for :func:`plan`.
         monitor: whether the blocks measure the signal while they train.
 
@@ -84,42 +78,21 @@ def insert_(
     after = _addresses(model)
     kept = sum(after.get(key) == pointer for key, pointer in before.items())
     done = Insertion(plan=planned, kept=kept, total=len(before), monitor=monitor)
-    wake_hosts()
-    for recipe, places in _recipes(model, done.spec["places"]):
-        recipe[RECIPE_KEY] = [*recipe.get(RECIPE_KEY, ()), {**done.spec, "places": places}]
+    note(model, done.spec)
     return done
 
 
 def remove_(model: nn.Module) -> int:
-    """Take every attached block out again; the layers and their keys are as before.
+    """Take every attached block and guard out again; the layers and their keys are as before.
 
     Returns:
-        How many blocks were removed.
+        How many were removed.
     """
     layers = [module for module in model.modules() if has_block(module)]
     for layer in layers:
         detach(layer)
-    for recipe, _ in _recipes(model, ()):
-        recipe.pop(RECIPE_KEY, None)
+    forget(model)
     return len(layers)
-
-
-def _recipes(
-    model: nn.Module, places: Iterable[Mapping[str, Any]]
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Every recipe in ``model``, with the places that lie below its module, paths made relative."""
-    for prefix, module in model.named_modules():
-        recipe = vars(module).get("yaml")
-        if isinstance(recipe, dict):
-            stem = f"{prefix}." if prefix else ""
-            yield (
-                recipe,
-                [
-                    {**place, "path": place["path"].removeprefix(stem)}
-                    for place in places
-                    if place["path"].startswith(stem)
-                ],
-            )
 
 
 def _addresses(model: nn.Module) -> dict[str, int]:
@@ -135,27 +108,12 @@ def _build(
     layer = model.get_submodule(row.path)
     block = CoordCBAM(row.channels, config)
     block.monitor = monitor
-    like = next(iter((*layer.parameters(), *model.parameters(), torch.empty(0))))
-    block.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
-    return layer, block.train(layer.training)
+    return layer, block.to(**like_of(layer, model)).train(layer.training)
 
 
 def _plan_of_spec(model: nn.Module, spec: Mapping[str, Any]) -> tuple[Plan, bool]:
     """The plan that a stored spec stands for, checked against this model."""
-    if spec.get("version") != SPEC_VERSION:
-        raise UsageError(
-            f"insertion spec version {spec.get('version')!r}: this coordcbam reads {SPEC_VERSION}; "
-            "use the coordcbam that wrote it, or a newer one"
-        )
+    places = checked_places(model, spec)
     config = BlockConfig.from_dict(spec["config"])
-    rows = []
-    for place in spec["places"]:
-        path = place["path"]
-        try:
-            layer = model.get_submodule(path)
-        except AttributeError:
-            raise PlaceError(f"no layer {path!r} in {type(model).__name__}") from None
-        if has_block(layer):
-            raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
-        rows.append(row_for(path, layer, place["channels"], config))
+    rows = [row_for(place["path"], layer, place["channels"], config) for place, layer in places]
     return Plan(rows=tuple(rows), config=config), bool(spec.get("monitor", True))

@@ -1,4 +1,4 @@
-"""The one mechanism: the block is a submodule of a layer, and a forward hook calls it.
+"""The one mechanism: a block or a guard is a submodule of a layer, and a forward hook calls it.
 
 The layer keeps its class, its keys and its place, so pretrained weights still fit, and hosts that
 swap a layer's ``forward`` (to fuse or to export) cannot lose the block: a hook runs after whatever
@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from coordcbam._support.permanent import permanent
@@ -18,14 +19,14 @@ ATTRIBUTE = "ccattn"
 
 
 @permanent
-def attached_block(layer: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001
-    """The forward hook: the layer's output, through the block attached to it."""
-    attended: Tensor = getattr(layer, ATTRIBUTE)(output)
-    return attended
+def attached_block(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """The forward hook: the layer's output, through what is attached to it."""
+    block: GuardedResidual = getattr(layer, ATTRIBUTE)
+    return block.after(args, output)
 
 
-def attach(layer: nn.Module, block: nn.Module) -> None:
-    """Put ``block`` behind ``layer``."""
+def attach(layer: nn.Module, block: GuardedResidual) -> None:
+    """Put ``block`` behind ``layer``, or a guard around it."""
     layer.add_module(ATTRIBUTE, block)
     layer.register_forward_hook(attached_block)
 
@@ -44,7 +45,7 @@ def has_block(layer: nn.Module) -> bool:
 
 
 def blocks(model: nn.Module) -> list[tuple[str, GuardedResidual]]:
-    """Every block in ``model``, attached or built in by hand, as ``(path, block)``.
+    """Every block and guard in ``model``, attached or built in by hand, as ``(path, block)``.
 
     The path is the block's own, so ``model.get_submodule(path)`` is the block.
 
@@ -59,6 +60,12 @@ def blocks(model: nn.Module) -> list[tuple[str, GuardedResidual]]:
     ]
 
 
+def like_of(layer: nn.Module, model: nn.Module) -> dict[str, Any]:
+    """Device and dtype of ``layer``, or of ``model`` where it has no parameters, for ``.to()``."""
+    like = next(iter((*layer.parameters(), *model.parameters(), torch.empty(0))))
+    return {"device": like.device, "dtype": like.dtype if like.is_floating_point() else None}
+
+
 def label(path: str) -> str:
     """A block's name for people: the path of the layer it is attached to.
 
@@ -71,6 +78,8 @@ def label(path: str) -> str:
 @contextlib.contextmanager
 def bypass(model: nn.Module) -> Iterator[None]:
     """Switch every block of ``model`` off inside the ``with``: each returns its input.
+
+    A guard that is off returns what the block it guards makes.
 
     That includes the networks of helpers that are no modules themselves, such as the predictor
     that a detector keeps between calls.

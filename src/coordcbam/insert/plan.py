@@ -63,14 +63,14 @@ def plan(
         model: any module.
         at: a path or glob (``"layer3"``, ``"backbone.*.2"``), several of them, or a predicate
             ``(path, module) -> bool``.
-        config: the block's options; the default is ``BlockConfig.step2()``.
+        config: the block's options; the default is ``BlockConfig.step3()``.
         inputs: what to call ``model`` with to see the layers' outputs: a tensor, or a tuple of
             arguments. Runs once in eval mode without gradients.
 
     Raises:
         PlaceError: nothing matches, a block is there already, or a layer gives no (B, C, H, W) map.
     """
-    config = BlockConfig.step2() if config is None else config
+    config = BlockConfig.step3() if config is None else config
     layers = find(model, at)
     widths = _widths(model, layers, inputs)
     rows = (row_for(path, layer, widths[path], config) for path, layer in layers.items())
@@ -86,34 +86,36 @@ def row_for(path: str, layer: nn.Module, channels: int, config: BlockConfig) -> 
 
 
 def find(model: nn.Module, at: Places) -> dict[str, nn.Module]:
-    """The layers that ``at`` names, by path, in the model's order.
+    """The layers that ``at`` names and behind which a block can be, by path, in the model's order.
 
     A Sequential gives way to its last layer, whose output is the same: a child added to a
     Sequential would be run by it.
+    """
+    found = {}
+    for named, layer in chosen(model, at).items():
+        path, module = _last_of_sequential(named, layer)
+        if isinstance(module, nn.Sequential):
+            raise PlaceError(
+                f"{path} is an empty Sequential, which would run the block itself: "
+                "name the layer before it"
+            )
+        if has_block(module):
+            raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
+        found[path] = module
+    return found
+
+
+def chosen(model: nn.Module, at: Places) -> dict[str, nn.Module]:
+    """The layers that ``at`` names, by path, in the model's order; at least one per pattern.
+
+    Raises:
+        PlaceError: nothing matches, or ``at`` is no place.
     """
     everything = {
         path: module
         for path, module in model.named_modules()
         if path and ATTRIBUTE not in path.split(".")
     }
-    wanted = _chosen(model, at, everything)
-    found = {}
-    for path, module in everything.items():
-        if path in wanted:
-            path, module = _last_of_sequential(path, module)  # noqa: PLW2901
-            if isinstance(module, nn.Sequential):
-                raise PlaceError(
-                    f"{path} is an empty Sequential, which would run the block itself: "
-                    "name the layer before it"
-                )
-            if has_block(module):
-                raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
-            found[path] = module
-    return found
-
-
-def _chosen(model: nn.Module, at: Places, everything: dict[str, nn.Module]) -> set[str]:
-    """The paths that ``at`` names, at least one for each of its patterns."""
     wanted: set[str] = set()
     if callable(at):
         wanted = {path for path, module in everything.items() if at(path, module)}
@@ -132,7 +134,7 @@ def _chosen(model: nn.Module, at: Places, everything: dict[str, nn.Module]) -> s
             wanted.update(hits)
     if not wanted:
         raise PlaceError("at names no place: give a path, a glob or a predicate")
-    return wanted
+    return {path: module for path, module in everything.items() if path in wanted}
 
 
 def _last_of_sequential(path: str, module: nn.Module) -> tuple[str, nn.Module]:

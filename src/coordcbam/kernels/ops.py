@@ -33,7 +33,7 @@ class Gain(NamedTuple):
     rows: Tensor  # (B, C, H, 1)
     cols: Tensor  # (B, C, 1, W)
     spatial: Tensor | None  # (B, C, H, W)
-    beta: float  # strength of rows * cols
+    beta: float | None  # strength of rows * cols
     clamp: tuple[float, float] | None
 
 

@@ -1,5 +1,6 @@
 """The monitor of a training run: reads on a schedule, writes the run's records."""
 
+import dataclasses
 import platform
 import time
 from collections.abc import Mapping
@@ -8,12 +9,13 @@ from types import TracebackType
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import nn
 
 from coordcbam._support.errors import UsageError
 from coordcbam._version import __version__
-from coordcbam.block import CoordCBAM, Stats
-from coordcbam.insert import blocks, label
+from coordcbam.block import CoordCBAM, GuardedResidual, Stats
+from coordcbam.insert import blocks, commit_, label
 from coordcbam.monitor.diagnose import Diagnosis
 from coordcbam.monitor.reading import read
 from coordcbam.records import Place, RunInfo, RunWriter
@@ -21,6 +23,9 @@ from coordcbam.records import Place, RunInfo, RunWriter
 
 class Monitor:
     """Watches every block of a model: ``step()`` after each optimizer step, ``close()`` at the end.
+
+    A step also moves the blocks' averages (``commit_``), so in a distributed training every process
+    has a monitor and calls it; only the first one writes.
 
     Writes ``<out_dir>/coordcbam/``: ``run.json``, ``monitor.csv`` (one line a block every ``every``
     steps, read with one transfer for all blocks), ``metrics.csv`` and ``events.jsonl``. The folder
@@ -31,6 +36,7 @@ class Monitor:
         out_dir: the run's folder.
         every: steps between two readings, 1 or more.
         first_step: number of the first step, for a run that is resumed.
+        commits: whether ``step()`` calls ``commit_``; False where something else does.
         host: what trains the model, for the record.
         command: how the run was started, for the record.
         versions: the host's versions, added to Python's, torch's and ours.
@@ -54,6 +60,7 @@ class Monitor:
         *,
         every: int = 10,
         first_step: int = 0,
+        commits: bool = True,
         host: str = "pytorch",
         command: str = "",
         versions: Mapping[str, str] | None = None,
@@ -69,6 +76,7 @@ class Monitor:
             block.monitor = True
         self.model = model
         self.every = every
+        self.commits = commits
         self.folder = Path(out_dir) / "coordcbam"
         self.steps = self._first_step = first_step
         self.epoch = 0
@@ -93,7 +101,7 @@ class Monitor:
                 for path, block in found
             ),
         )
-        self._writer = RunWriter(self.folder, info, Stats._fields)
+        self._writer = RunWriter(self.folder, info, Stats._fields) if _writes() else None
 
     def step(self, epoch: int | None = None) -> dict[str, dict[str, float]] | None:
         """Count one step and, every ``every`` of them from the first, read and record.
@@ -104,6 +112,8 @@ class Monitor:
         Returns:
             The readings as ``{block: {field: value}}``, or None on a step without one.
         """
+        if self.commits:
+            commit_(self.model)
         self.epoch = self.epoch if epoch is None else epoch
         due = (self.steps - self._first_step) % self.every == 0
         self.steps += 1
@@ -114,20 +124,23 @@ class Monitor:
         readings = read(self.model)
         step = max(self.steps - 1, self._first_step)
         seconds = time.monotonic() - self._started
-        rows = {block: list(values.values()) for block, values in readings.items()}
-        self._writer.rows(step, self.epoch, seconds, rows)
-        for event in self._diagnosis.changes(step, self.epoch, readings):
-            self._writer.event(event)
+        if self._writer is not None:
+            rows = {block: list(values.values()) for block, values in readings.items()}
+            self._writer.rows(step, self.epoch, seconds, rows)
+            for event in self._diagnosis.changes(step, self.epoch, readings):
+                self._writer.event(event)
         return readings
 
     def metrics(self, epoch: int, values: Mapping[str, float]) -> None:
         """Record an epoch's numbers, such as mAP and losses."""
-        self._writer.metrics(epoch, values)
+        if self._writer is not None:
+            self._writer.metrics(epoch, values)
 
     def close(self, *, status: str = "finished", result: Mapping[str, float] | None = None) -> None:
         """Write the run's end; the files are complete at any moment before it, too."""
-        self._writer.finish(status, result=result)
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.finish(status, result=result)
+            self._writer.close()
 
     def __enter__(self) -> "Monitor":
         return self
@@ -141,7 +154,14 @@ class Monitor:
         self.close(status="finished" if kind is None else "failed")
 
 
-def _config(block: nn.Module) -> dict[str, Any]:
-    if not isinstance(block, CoordCBAM):
-        return {}
-    return {"preset": block.config.name, **block.config.to_dict()}
+def _writes() -> bool:
+    """Whether this process is the one that writes."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0
+
+
+def _config(block: GuardedResidual) -> dict[str, Any]:
+    if isinstance(block, CoordCBAM):
+        return {"preset": block.config.name, **block.config.to_dict()}
+    rescue = None if block.rescue is None else dataclasses.asdict(block.rescue)
+    return {"preset": "guard", "rescue": rescue}

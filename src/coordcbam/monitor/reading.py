@@ -16,8 +16,8 @@ def read(model: nn.Module) -> dict[str, dict[str, float]]:
     >>> block = CoordCBAM(8)
     >>> block.monitor = True
     >>> _ = block(torch.randn(2, 8, 6, 6))
-    >>> 0 < read(nn.Sequential(block))["0"]["r_out_pre"] < 1
-    True
+    >>> read(nn.Sequential(block))["0"]["rho"]
+    1.0
     """
     found = blocks(model)
     if not found:

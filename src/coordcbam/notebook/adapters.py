@@ -13,7 +13,7 @@ from coordcbam.block.config import BlockConfig, ChannelConfig, CoordConfig
 from coordcbam.block.coord import CoordGate
 from coordcbam.block.options import Options, OptionTypeError, rules
 from coordcbam.block.state import WideBuffers
-from coordcbam.block.stats import Stats, describe, summary
+from coordcbam.block.stats import Stats, summary
 from coordcbam.kernels import active
 from coordcbam.kernels.plain import pool
 
@@ -36,7 +36,7 @@ def arguments(scope: dict[str, Any], *without: str) -> dict[str, Any]:
 def present(options: Options) -> dict[str, Any]:
     """The mechanisms a part of the config has, under the sub-block's own argument names."""
     names = {"beta": "beta_ca"} if isinstance(options, ChannelConfig) else {}
-    values = ((rule.name, getattr(options, rule.name)) for rule in rules(options))
+    values = ((r.name, getattr(options, r.name)) for r in rules(options) if not r.ours)
     return {names.get(name, name): value for name, value in values if value is not None}
 
 
@@ -137,9 +137,9 @@ class BlockAdapter(CoordCBAM):
             return self.with_maps(x)
         if self.bypassed:
             return x
-        maps, y = self._attend(x)
+        maps, gain, y = self._attend(x)
         self.coord.remember(maps.rows, maps.cols)
-        return self.blend(x, y, lambda: describe(maps), traced=False)[0]
+        return self.blend(x, y, lambda: self._described(maps, gain), traced=False)[0]
 
     def with_maps(
         self, x: Tensor

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coordcbam.block import BlockConfig, CoordCBAM
+from coordcbam.block.target import commit
 from coordcbam.kernels import active
 
 CHANNELS = 64
@@ -60,9 +61,9 @@ def _temperature_clamp(block: CoordCBAM, x: Tensor) -> Check:
     if low is None or high is None:
         return _absent(name, "T stays in [t_min, t_max]")
     measured = []
+    names = [name for name in ("t_logit", "t_raw", "T") if hasattr(block.ca, name)]
     for pushed in (high + 97.0, -97.0):
-        raw = block.ca.t_raw if block.config.channel.learnable_temperature else block.ca.T
-        raw.fill_(pushed)
+        getattr(block.ca, names[0]).fill_(pushed)
         measured.append(block.trace(x).channel.temperature.item())
     return Check(
         name=name,
@@ -100,13 +101,21 @@ def _soft_channel_scale(block: CoordCBAM, x: Tensor) -> Check:
     beta = block.config.channel.beta
     if beta is None:
         return _absent(name, "y = x * (1 + beta_ca * (ca - 1))")
+    if block.config.mix.init == "identity":
+        _shake(block)
     maps, gain = active().gates(x, block.ca, block.coord)
-    wanted = x * (1.0 + beta * (maps.channel - 1.0))
+    ca = maps.channel
+    promise, factor = {
+        "gate": (f"1 + {beta:g} * (ca - 1)", 1.0 + beta * (ca - 1.0)),
+        "lin": (f"1 + {beta:g} * (2 * ca - 1)", 1.0 + beta * (2.0 * ca - 1.0)),
+        "log": (f"{1 + beta:g} ** (2 * ca - 1)", (1.0 + beta) ** (2.0 * ca - 1.0)),
+    }[block.config.channel.space]
+    wanted = x * factor
     off = (gain.scaled - wanted).abs().max().item()
     scale = (gain.scaled / x)[x.abs() > 0.1]
     return Check(
         name=name,
-        promise=f"y = x * (1 + {beta:g} * (ca - 1))",
+        promise=f"y = x * ({promise})",
         measured=f"scale {scale.min().item():.3f} to {scale.max().item():.3f}, off by {off:.1e}",
         passed=off <= CLOSE * wanted.abs().max().item(),
     )
@@ -116,7 +125,7 @@ def _soft_channel_scale(block: CoordCBAM, x: Tensor) -> Check:
 def _coordinate_clamp(block: CoordCBAM, x: Tensor) -> Check:
     name = "coordinate scale clamp"
     low, high = block.config.coord.scale_min, block.config.coord.scale_max
-    if low is None or high is None:
+    if low is None or high is None or block.config.coord.space == "log":
         return _absent(name, "scale.clamp(scale_min, scale_max)")
     one = torch.ones_like(x)
     beta = block.config.coord.beta
@@ -140,12 +149,21 @@ def _coordinate_clamp(block: CoordCBAM, x: Tensor) -> Check:
 
 
 @torch.no_grad()
-def _calm_heads(block: CoordCBAM, x: Tensor) -> Check:  # noqa: ARG001
+def _calm_heads(block: CoordCBAM, x: Tensor) -> Check:
     name = "calm coordinate heads"
     std = block.config.coord.head_init_std
     if std is None:
         return _absent(name, "head weights of small std, bias 0")
     heads = (block.coord.h_attention_head, block.coord.w_attention_head)
+    if block.config.mix.init == "identity":
+        largest = max(p.abs().max().item() for head in heads for p in head.parameters())
+        same = torch.equal(block.eval()(x), x)
+        return Check(
+            name=name,
+            promise="heads at 0, so that a fresh block returns its input",
+            measured=f"largest weight or bias {largest:g}, output {'is' if same else 'is not'} x",
+            passed=largest == 0.0 and same,
+        )
     spread = [head.weight.std().item() for head in heads]
     bias = max(head.bias.abs().max().item() for head in heads if head.bias is not None)
     # The sample std of n normal weights has a relative error of about 1 / sqrt(2 n).
@@ -158,10 +176,9 @@ def _calm_heads(block: CoordCBAM, x: Tensor) -> Check:  # noqa: ARG001
     )
 
 
-@torch.no_grad()
 def _monitor_only_in_training(block: CoordCBAM, x: Tensor) -> Check:
     name = "monitor only in training"
-    if block.rescue is None or not block.mix.residual:
+    if block.rescue is None or not block.mixes:
         return _absent(name, "r_ema moves only with training and monitor=True")
     start = 0.5
     seen = {}
@@ -170,6 +187,7 @@ def _monitor_only_in_training(block: CoordCBAM, x: Tensor) -> Check:
         trial.monitor = monitor
         trial.r_ema.fill_(start)
         trial(x)
+        commit([trial] if trial.targets else [])
         seen[training, monitor] = trial.r_ema.item()
     return Check(
         name=name,
@@ -180,35 +198,43 @@ def _monitor_only_in_training(block: CoordCBAM, x: Tensor) -> Check:
     )
 
 
-@torch.no_grad()
 def _running_average(block: CoordCBAM, x: Tensor) -> Check:
     name = "running average r_ema"
-    if block.rescue is None or not block.mix.residual:
+    if block.rescue is None or not block.mixes:
         return _absent(name, "r_ema <- m * r_ema + (1 - m) * r_out, kept in the checkpoint")
     block.train().monitor = True
     m = block.rescue.ema_momentum
-    r_out = block.trace(x).stats.r_out_pre.item()
-    wanted = m + (1.0 - m) * r_out
+    if block.targets:
+        _shake(block)
+        first, second = (_rho(block, batch) for batch in (x, x.square()))
+        weight = (1.0 - m) / (1.0 - m * m)
+        wanted = first + weight * (second - first)
+        promise = f"rho {first:.4f}, then {second:.4f}: {wanted:.5f}, without the bias of a start"
+    else:
+        r_out = block.trace(x).stats.r_out_pre.item()
+        wanted = m + (1.0 - m) * r_out
+        promise = f"one batch moves r_ema from 1 to {m:g} + {1 - m:g} * {r_out:.4f} = {wanted:.5f}"
     return Check(
         name=name,
-        promise=f"one batch moves r_ema from 1 to {m:g} + {1 - m:g} * {r_out:.4f} = {wanted:.5f}",
+        promise=promise,
         measured=f"{block.r_ema.item():.5f}"
         + ("" if "r_ema" in block.state_dict() else ", not in the checkpoint"),
         passed=_close(block.r_ema.item(), wanted) and "r_ema" in block.state_dict(),
     )
 
 
-@torch.no_grad()
 def _rescue_strength(block: CoordCBAM, x: Tensor) -> Check:
     name = "rescue"
     rescue = block.rescue
-    if rescue is None or not block.mix.residual:
+    if rescue is None or rescue.r_min is None or not block.mixes or rescue.rescue_mode == "watch":
         return _absent(name, "alpha_eff falls with r_ema, by rescue_mode")
     block.train().monitor = True
-    block.r_ema.fill_(rescue.r_min / 4.0)
+    low = block.r_ema.fill_(rescue.r_min / 4.0).item()
     stats = block.trace(x).stats
     alpha, ratio = stats.alpha.item(), min(block.r_ema.item() / rescue.r_min, 1.0)
-    if rescue.rescue_mode == "ratio_floor":
+    if rescue.rescue_mode == "target":
+        wanted = alpha * (1.0 - rescue.r_min) / (1.0 - low)
+    elif rescue.rescue_mode == "ratio_floor":
         wanted = alpha * max(ratio, rescue.min_rescue_ratio)
     else:
         wanted = max(alpha * ratio, rescue.alpha_eff_min)
@@ -219,6 +245,20 @@ def _rescue_strength(block: CoordCBAM, x: Tensor) -> Check:
         measured=f"alpha_eff {stats.alpha_eff.item():.3f}",
         passed=_close(stats.alpha_eff.item(), wanted),
     )
+
+
+@torch.no_grad()
+def _shake(block: CoordCBAM) -> None:
+    """Weights that make a block of step 3 do something."""
+    for parameter in block.parameters():
+        parameter.normal_(std=0.3)
+
+
+def _rho(block: CoordCBAM, x: Tensor) -> float:
+    """The share of the signal kept by one training batch, which is then committed."""
+    rho = block.trace(x).stats.rho.item()
+    commit([block])
+    return rho
 
 
 def _close(a: float, b: float) -> bool:

@@ -1,0 +1,108 @@
+"""The target rescue and the monitor around a block that is not ours."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from coordcbam._support.permanent import permanent
+from coordcbam.block.checks import InputError
+from coordcbam.block.config import RescueConfig
+from coordcbam.block.energy import Kept
+from coordcbam.block.mix import GuardedResidual
+from coordcbam.block.options import OptionTypeError
+from coordcbam.block.stats import Stats
+
+_OF_MAPS = Stats._fields.index("gain_mean") - Stats._fields.index("ca_mean") + 1
+
+
+@permanent
+class Guard(GuardedResidual):
+    """``out = x + alpha_eff * (inner(x) - x)``, alpha_eff = min(1, (1 - r_min) / (1 - r_ema)).
+
+    Whatever ``inner`` is, the output keeps ``r_min`` of the input's signal; while it keeps more by
+    itself, the output is inner's own, bit for bit. The average ``r_ema`` of ``<x, y> / <x, x>``
+    moves by ``commit_``; until its first move a training batch is judged by its own value.
+
+    A guard is a safety device: it makes a block that divides the signal weak, not good.
+
+    Args:
+        inner: a block whose output has its input's shape. None for a guard that is attached to a
+            block which stays where it is (``guard_`` does that).
+        r_min: what is kept of the signal at least, in (0, 1).
+        watch: measure, and never act.
+        r_max: what the output may reach at most, above 1; None leaves amplification alone.
+        momentum: of the average, in (0, 1).
+
+    ``forward`` takes and returns (B, C, H, W). Bypassed, it is inner alone.
+
+    Raises:
+        OptionTypeError, OptionValueError: naming value and rule.
+        InputError: an output whose shape is not the input's.
+
+    >>> x = torch.ones(1, 1, 2, 2)
+    >>> class Halve(nn.Module):
+    ...     def forward(self, x):
+    ...         return 0.5 * x
+    >>> Guard(Halve())(x).mean()
+    tensor(0.9000)
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module | None = None,
+        r_min: float = 0.9,
+        *,
+        watch: bool = False,
+        r_max: float | None = None,
+        momentum: float = 0.95,
+    ) -> None:
+        if inner is not None and not isinstance(inner, nn.Module):
+            raise OptionTypeError(f"Guard.inner={inner!r}: expected an nn.Module")
+        if not isinstance(watch, bool):
+            raise OptionTypeError(f"Guard.watch={watch!r}: expected True or False")
+        mode: Literal["watch", "target"] = "watch" if watch else "target"
+        rescue = RescueConfig(
+            monitor=True, r_min=r_min, r_max=r_max, ema_momentum=momentum, rescue_mode=mode
+        )
+        if rescue.r_min is None:
+            raise OptionTypeError("Guard.r_min=None: expected a number in (0, 1)")
+        super().__init__(None, rescue)
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The guarded output of ``inner``, (B, C, H, W)."""
+        if self.inner is None:
+            raise InputError("Guard: attached to another block, so it cannot be called itself")
+        return self.after((x,), self.inner(x))
+
+    def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """What the guarded block gives: its output, mixed with its input where it must be."""
+        if not inputs:
+            raise InputError("Guard: the block was called by keyword; expected block(x)")
+        (x, *_), y = inputs, output
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"Guard: the block made {got} of {tuple(x.shape)}, expected the same")
+        if self.bypassed:
+            return y
+        return self.blend(x, y, lambda: [x.new_full((), math.nan)] * _OF_MAPS, traced=False)[0]
+
+    def _mixed(self, x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
+        assert self.rescue is not None
+        if self.rescue.rescue_mode == "watch":
+            return y
+        # From y's side, so that alpha = 1 is y exactly.
+        return (y + (1.0 - alpha) * (x - y)).to(y.dtype)
+
+    def _expected(self, kept: Kept, *, acts: bool) -> Tensor:
+        if not acts:
+            return self.r_ema
+        own, usable = kept.rho.to(self.r_ema), kept.tally[1] > 0.0
+        return torch.where((self.updates == 0) & usable, own, self.r_ema)
+
+    def extra_repr(self) -> str:
+        """The rule, and how much of the signal it keeps."""
+        assert self.rescue is not None
+        return f"r_min={self.rescue.r_min}, {self.rescue.rescue_mode}"

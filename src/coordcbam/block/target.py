@@ -1,0 +1,70 @@
+"""The target rescue: weaken a block just so far that it keeps ``r_min`` of its signal.
+
+A training forward adds its batch to a tally; :func:`commit` turns the tallies into one step of
+each average, once an optimizer step and alike on every process. Forwards read the average and never
+move it, so train, eval, export and a recomputed pass are one function.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+TALLY = 3  # sum of rho, samples in it, unusable batches
+
+
+class Averaged(Protocol):
+    """What :func:`commit` moves: a tally, and the average with its two counters."""
+
+    tally: Tensor  # (3,), of this process alone
+    r_ema: Tensor
+    updates: Tensor
+    skipped: Tensor
+
+    @property
+    def momentum(self) -> float:
+        """The average's momentum, in (0, 1)."""
+
+
+def share(r_hat: Tensor, r_min: float, r_max: float | None) -> Tensor:
+    """``clamp((1 - r_min) / (1 - r_hat), 0, 1)``: how much of alpha is left, 0-dim.
+
+    The mix is linear in alpha, so a block that would keep ``r_hat`` keeps ``r_min`` with this share
+    of its alpha. It is 1 from ``r_min`` up, and continuous there. ``r_max`` mirrors it above 1.
+
+    >>> share(torch.tensor([0.2, 0.8, 1.0, 3.0]), 0.6, 2.0)
+    tensor([0.5000, 1.0000, 1.0000, 0.5000])
+    """
+    tiny = torch.finfo(r_hat.dtype).tiny
+    left = ((1.0 - r_min) / (1.0 - r_hat).clamp(min=tiny)).clamp(max=1.0)
+    if r_max is not None:
+        left = torch.minimum(left, (r_max - 1.0) / (r_hat - 1.0).clamp(min=tiny))
+    return left
+
+
+@torch.no_grad()
+def commit(blocks: Sequence[Averaged]) -> None:
+    """One step of every average from the batches tallied since the last; tallies start afresh.
+
+    ``r_ema`` is the bias-corrected average, so its weight for the new mean is
+    ``(1 - m) / (1 - m ** (n + 1))`` after n updates. Without a usable sample it stays, and with an
+    unusable batch ``skipped`` counts one. Under ``torch.distributed`` every process must call this.
+    """
+    if not blocks:
+        return
+    first = blocks[0].tally
+    tallies = torch.stack([block.tally.to(first) for block in blocks])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(tallies)
+    for block, tally in zip(blocks, tallies, strict=True):
+        total, count, bad = tally.to(block.r_ema).unbind()
+        usable = count > 0.0
+        m = block.momentum
+        weight = (1.0 - m) / (1.0 - m ** (block.updates + 1).to(block.r_ema))
+        moved = block.r_ema + weight * (total / count - block.r_ema)
+        block.r_ema.copy_(torch.where(usable, moved, block.r_ema))
+        block.updates += usable
+        block.skipped += bad > 0.0
+        block.tally.zero_()

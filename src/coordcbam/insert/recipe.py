@@ -1,0 +1,72 @@
+"""What was attached, as plain data: for a checkpoint, and for hosts that rebuild their networks."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from coordcbam._support.errors import UsageError
+from coordcbam._support.wake import wake_hosts
+from coordcbam.insert.attach import has_block
+from coordcbam.insert.plan import PlaceError
+
+SPEC_VERSION = 1
+# Some hosts rebuild a network from a recipe they keep on it (``module.yaml``, a dict): what was
+# attached is noted there, under this key, as a list of specs.
+RECIPE_KEY = "coordcbam"
+
+
+def note(model: nn.Module, spec: Mapping[str, Any]) -> None:
+    """Add ``spec`` to every recipe in ``model`` that it concerns."""
+    wake_hosts()
+    for recipe, places in _recipes(model, spec["places"]):
+        recipe[RECIPE_KEY] = [*recipe.get(RECIPE_KEY, ()), {**spec, "places": places}]
+
+
+def forget(model: nn.Module) -> None:
+    """Take our entry out of every recipe in ``model``."""
+    for recipe, _ in _recipes(model, ()):
+        recipe.pop(RECIPE_KEY, None)
+
+
+def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any, nn.Module]]:
+    """The places of a stored spec with their layers in ``model``.
+
+    Raises:
+        UsageError: a spec of another version.
+        PlaceError: a layer that is not there, or that has a block.
+    """
+    if spec.get("version") != SPEC_VERSION:
+        raise UsageError(
+            f"insertion spec version {spec.get('version')!r}: this coordcbam reads {SPEC_VERSION}; "
+            "use the coordcbam that wrote it, or a newer one"
+        )
+    found = []
+    for place in spec["places"]:
+        path = place["path"]
+        try:
+            layer = model.get_submodule(path)
+        except AttributeError:
+            raise PlaceError(f"no layer {path!r} in {type(model).__name__}") from None
+        if has_block(layer):
+            raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
+        found.append((place, layer))
+    return found
+
+
+def _recipes(
+    model: nn.Module, places: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Every recipe in ``model``, with the places that lie below its module, paths made relative."""
+    for prefix, module in model.named_modules():
+        recipe = vars(module).get("yaml")
+        if isinstance(recipe, dict):
+            stem = f"{prefix}." if prefix else ""
+            yield (
+                recipe,
+                [
+                    {**place, "path": place["path"].removeprefix(stem)}
+                    for place in places
+                    if place["path"].startswith(stem)
+                ],
+            )
