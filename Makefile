@@ -25,6 +25,15 @@ check: $(VENV)/.dev ## formatting, lint, types, architecture and doctests
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pytest -q -n 2 -p no:randomly --doctest-modules src tests/test_public_names.py
 
+reliability: $(VENV)/.dev ## the reliability table, figure by figure (ARGS=--json)
+	@$(BIN)/python tests/reliability/run.py $(ARGS)
+
+mutants: $(VENV)/.dev ## plant every listed fault and see whether the tests notice
+	@$(BIN)/python tests/mutants/run.py $(ARGS)
+
+stress: $(VENV)/.dev ## ten attention blocks in a net without normalisation: who survives
+	@$(BIN)/python -m evidence.stress $(ARGS)
+
 docs: $(VENV)/.dev ## write the generated documentation: the table of options
 	@$(BIN)/python docs/make_options.py
 
@@ -50,4 +59,4 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@$(CAN_SEE)
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test check docs setup clean
+.PHONY: help demo test check reliability mutants stress docs setup clean

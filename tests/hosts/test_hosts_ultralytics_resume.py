@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import coordcbam as cc
 from coordcbam.hosts.ultralytics import YOLO
@@ -97,3 +98,92 @@ def test_plain_yolo_resumes_with_the_blocks(
     plain.train(resume=True)
     assert len(cc.blocks(plain.model)) == 1
     assert calls.train == STEPS
+
+
+def numbers(network: Any) -> dict[str, Any]:
+    """What each block's monitor goes by, with the types it is kept in."""
+    buffers = network.state_dict().items()
+    words = (".r_ema", ".updates", ".skipped")
+    return {name: (value.dtype, value.item()) for name, value in buffers if name.endswith(words)}
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The checkpoints in the order in which they got their names."""
+    names: list[str] = []
+    replace = Path.replace
+
+    def replaced(self: Path, target: Path) -> Path:
+        names.extend([target.name] if target.suffix == ".pt" else [])
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    return names
+
+
+# Eight batches a step of the optimizer: step 2 moves its average between steps, too.
+@pytest.mark.parametrize(("preset", "nbs"), [("step2", 64), ("step3", 8)])
+def test_what_is_validated_and_saved_are_the_live_numbers(
+    settings: dict[str, Any], preset: str, nbs: int, named: list[str]
+) -> None:
+    model = YOLO("yolo11n.yaml")
+    model.insert("P3", cc.BlockConfig.preset(preset))
+    live: dict[int, Any] = {}
+    trainers: list[Any] = []
+
+    def validated(_: Any) -> None:
+        (trainer,) = trainers
+        if trainer.epoch not in live:  # the evaluation of best.pt comes after the last epoch
+            live[trainer.epoch] = numbers(trainer.model)
+            assert numbers(trainer.ema.ema) == live[trainer.epoch]
+
+    def saved(trainer: Any) -> None:
+        for file in (trainer.last, trainer.wdir / f"epoch{trainer.epoch}.pt"):
+            checkpoint = torch.load(file, weights_only=False)
+            assert numbers(checkpoint["ema"]) == live[trainer.epoch]
+        best = torch.load(trainer.best, weights_only=False)
+        assert numbers(best["ema"]) == live[best["epoch"]]
+        # A kill leaves an old last.pt, from which the epoch is repeated, or all that goes with it.
+        assert named[-1] == "last.pt"
+        assert [row["epoch"] for row in read_run(trainer.save_dir).metrics] == list(live)
+
+    model.add_callback("on_train_start", trainers.append)
+    model.add_callback("on_val_start", validated)
+    model.add_callback("on_model_save", saved)
+    model.train(**{**settings, "imgsz": 64, "epochs": 2, "nbs": nbs, "save_period": 1})
+    assert list(live) == [0, 1]
+    types = {dtype for dtype, _ in live[1].values()}
+    assert types == ({torch.float32} if preset == "step2" else {torch.float32, torch.int64})
+    # These have passed through no float16.
+    averages = [value for dtype, value in live[1].values() if dtype == torch.float32]
+    assert all(torch.tensor(r).half().item() != r for r in averages)
+    assert sorted(named[:3]) == ["best.pt", "epoch0.pt", "last.pt"]
+    weights = Path(settings["project"], "run", "weights")
+    assert numbers(torch.load(weights / "last.pt", weights_only=False)["model"]) == live[1]
+    names = {"best.pt", "last.pt", "epoch0.pt", "epoch1.pt"}
+    assert {file.name for file in weights.iterdir()} == names
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = YOLO("yolo11n.yaml")
+    model.insert("P3")
+    write = Path.write_bytes
+    writes: list[Path] = []
+
+    def write_until_full(path: Path, data: bytes) -> int:
+        writes.extend([path] if path.suffix == ".pt" else [])
+        if len(writes) > 2:  # last.pt and best.pt of the first epoch
+            write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    with pytest.raises(OSError, match="No space left"):
+        model.train(**{**settings, "imgsz": 64, "epochs": 2})
+    monkeypatch.undo()
+    weights = Path(settings["project"], "run", "weights")
+    assert {file.name for file in weights.iterdir()} == {"best.pt", "last.pt"}
+    _, starts = resume(weights.parent)
+    assert starts == [1]

@@ -271,6 +271,7 @@ def test_a_healthy_run_has_no_events(tmp_path):
 
 
 HEALTHY = {"r_out_pre": 0.75, "alpha": 0.75, "alpha_eff": 0.75}
+OURS = HEALTHY | {"rho": 0.9, "skipped": 0.0}
 BEFORE = dict.fromkeys(HEALTHY, math.nan)
 
 
@@ -284,6 +285,14 @@ BEFORE = dict.fromkeys(HEALTHY, math.nan)
         ([HEALTHY | {"alpha_eff": 0.5}, HEALTHY], ["rescue", "rescue_ended"]),
         ([HEALTHY | {"r_out_pre": math.nan}, HEALTHY], ["non_finite", "non_finite_ended"]),
         ([HEALTHY | {"r_out_pre": math.inf}], ["non_finite"]),
+        ([OURS, OURS], []),
+        ([OURS | {"r_out_pre": 0.1}], []),  # a ratio of deviations is no matter where rho is known
+        ([OURS | {"rho": 0.44, "r_out_pre": 1.0}], ["suppressing"]),
+        (
+            [OURS | {"rho": math.nan, "skipped": 1.0}, OURS],
+            ["non_finite", "skipped", "non_finite_ended"],
+        ),
+        ([OURS | {"skipped": 2.0}, OURS | {"skipped": 2.0}], ["skipped"]),
         ([BEFORE, HEALTHY], []),
         ([BEFORE, BEFORE], []),
     ],
@@ -292,6 +301,27 @@ def test_diagnosis(readings, kinds):
     watch = Diagnosis()
     events = [e for i, r in enumerate(readings) for e in watch.changes(i, 0, {"b": r})]
     assert [event.kind for event in events] == kinds
+
+
+def test_what_was_skipped_before_a_resume_is_no_news():
+    watch = Diagnosis({"b": 2.0})
+    (event,) = watch.changes(0, 0, {"b": OURS | {"skipped": 5.0}})
+    assert event.message.startswith("batches of 3 steps told nothing")
+
+
+def test_a_resumed_monitor_knows_what_was_skipped(tmp_path):
+    model = model_of(1)
+    block = model[0][1]
+    block.skipped.fill_(4)
+    with cc.Monitor(model, tmp_path, every=1) as monitor:
+        model(batch())
+        monitor.step()
+        model(batch(math.nan))
+        monitor.step()
+        model(batch())
+        monitor.step()
+    (event,) = (e for e in read_run(tmp_path).events if e.kind == "skipped")
+    assert (event.step, event.message[:17]) == (2, "batches of 1 step")
 
 
 def test_diagnosis_keeps_blocks_apart():

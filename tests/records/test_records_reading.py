@@ -33,6 +33,14 @@ def test_rounding_is_no_rescue():
     assert verdict(0.8, 0.1, 0.2).level == "ok"
 
 
+def test_our_measure_takes_the_place_of_the_notebooks_where_it_is_known():
+    ours = {"rho": 0.9, "skipped": 0.0, "r_out_pre": 0.1, "alpha": 0.7, "alpha_eff": 0.7}
+    assert read_row(ours).text == "healthy"
+    assert read_row(ours | {"rho": 0.3}).text == "suppressing strongly"
+    assert read_row(ours | {"rho": math.nan}).text == "no reading"
+    assert read_row(ours | {"skipped": math.nan}).text == "suppressing strongly"
+
+
 def test_a_row_is_read_by_column_name():
     row = {"T": 2.0, "alpha_eff": 0.5, "r_out_pre": 0.4, "alpha": 0.7}
     assert read_row(row).text == "suppressing; rescue active"

@@ -279,3 +279,14 @@ def test_importing_is_cheap_and_building_needs_neither_torch_nor_pyplot(make_run
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(make_run())], check=True)
+
+
+def test_a_rescue_of_ours_is_drawn_with_its_own_measure_and_threshold(make_run):
+    fields = ["r_out_pre", "rho", "r_ema", "alpha", "alpha_eff", "skipped"]
+    folder = make_run(blocks=["b"], fields=fields, certificate={"r_min": 0.78})
+    words = outline(folder).words()
+    assert "Signal kept: <x, out> / <x, x>" in words
+    assert "under r_min the rescue acts" in words
+    ratio = (folder / "figures" / "block-01-b-ratio.svg").read_text()
+    for label in ("0.78 r_min", "0.45 suppressing", "rho", "r_ema"):
+        assert f">{label}</text>" in ratio

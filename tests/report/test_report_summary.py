@@ -1,5 +1,5 @@
 from coordcbam.records import RunInfo, RunWriter, read_run
-from coordcbam.report.summary import missing, sentences
+from coordcbam.report.summary import guarantees, missing, sentences
 
 CAUTION = "the monitor is an alarm, not a score: a higher ratio does not mean a better detector."
 
@@ -71,3 +71,9 @@ def test_what_is_missing_is_said(make_run):
         "Never read: model.19.",
         "No metrics per epoch are recorded: there are no mAP and loss curves.",
     ]
+
+
+def test_a_certificate_that_is_not_whole_is_no_error():
+    assert guarantees({}) == ""
+    assert guarantees({"gain_min": None, "r_min": 0.9}) == "the rescue acts under 0.900"
+    assert guarantees({"gain_min": 0.5, "gain_max": 1.0}) == "every gain lies in [0.500, 1.000]"

@@ -8,17 +8,18 @@ def test_the_last_reading_is_shown_with_its_verdict(make_run):
     folder = make_run(ratio=lambda block, step: 0.4 if (block, step) == ("model.19", 5) else 0.75)
     first, second = last_readings(read_run(folder))
     assert len(first.cells) == len(headings())
-    assert [text for text, _ in first.cells[:7]] == [
+    assert [text for text, _ in first.cells[:8]] == [
         "64",
         "1,500",
         "0.600",
         "0.750",
+        "–",
         "0.600",
         "0.500",
         "0.500",
     ]
-    assert first.cells[7] == ("0.600", "[0.600..0.600]")
-    assert first.cells[8:] == (("–", ""), ("–", ""), ("–", ""))
+    assert first.cells[8] == ("0.600", "[0.600..0.600]")
+    assert first.cells[9:] == (("–", ""), ("–", ""), ("–", ""))
     assert (first.verdict.text, second.verdict.text) == ("healthy", "suppressing")
 
 
@@ -30,7 +31,7 @@ def test_every_column_has_its_place(make_run):
     header = path.read_text().splitlines()[0]
     path.write_text(f"{header}\n0,0,0,b,.1,.2,.3,.4,.5,.6,.7,.8,.9\n")
     (row,) = last_readings(read_run(folder))
-    assert row.cells[7:] == (
+    assert row.cells[8:] == (
         ("0.100", "[0.200..0.300]"),
         ("avg 0.400", "max 0.500"),
         ("0.600", "± 0.700"),

@@ -2,6 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+_LONGEST = 120
 
 
 class UsageError(ValueError):
@@ -10,6 +13,19 @@ class UsageError(ValueError):
 
 class MissingExtraError(UsageError, ImportError):
     """An optional package is needed and absent."""
+
+
+def shown(value: Any) -> str:
+    """``repr(value)`` on one short line, whatever the value is.
+
+    >>> shown("off"), len(shown([1] * 100))
+    ("'off'", 121)
+    """
+    try:
+        text = " ".join(repr(value).splitlines())
+    except Exception:  # a repr of the caller's may raise anything
+        return f"<{type(value).__name__} that cannot be printed>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def nearest(word: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -11,11 +11,10 @@ from coordcbam._support.permanent import permanent
 from coordcbam.block.certificate import certify
 from coordcbam.block.channel import ChannelGate
 from coordcbam.block.checks import check_channels, check_input
-from coordcbam.block.config import BlockConfig, RescueConfig
+from coordcbam.block.config import BlockConfig, RescueConfig, checked_config
 from coordcbam.block.coord import CoordGate
 from coordcbam.block.form import KEY, form_of, refusal
 from coordcbam.block.mix import GuardedResidual
-from coordcbam.block.options import OptionTypeError
 from coordcbam.block.ranges import calibration, resolved_r_min
 from coordcbam.block.stats import Stats, describe, wide
 from coordcbam.kernels import Gain, Maps, active
@@ -83,9 +82,7 @@ class CoordCBAM(GuardedResidual):
     form: Tensor
 
     def __init__(self, channels: int, config: BlockConfig | None = None) -> None:
-        config = BlockConfig.step3() if config is None else config
-        if not isinstance(config, BlockConfig):
-            raise OptionTypeError(f"config={config!r}: expected a BlockConfig, e.g. .step3()")
+        config = checked_config(config)
         super().__init__(config.mix, _resolved(config))
         self.channels = check_channels(channels)
         self.config = config
@@ -181,6 +178,6 @@ def _resolved(config: BlockConfig) -> RescueConfig | None:
                 f"r_min={r_min:g}: the rescue can never act, since every gain is at least "
                 f"{sure.gain_min:.3f}; expected more, or rescue_mode='watch'",
                 UnreachableRescueWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
     return dataclasses.replace(rescue, r_min=r_min)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.config import BlockConfig
 from coordcbam.block.options import OptionTypeError
@@ -68,7 +69,7 @@ coord_scale_max can bind
     False
     """
     if not isinstance(config, BlockConfig):
-        raise OptionTypeError(f"config={config!r}: expected a BlockConfig, e.g. .step3()")
+        raise OptionTypeError(f"config={shown(config)}: expected a BlockConfig, e.g. .step3()")
     gain, rescue = gain_range(config), config.rescue
     acts = rescue is not None and config.mix.residual and rescue.rescue_mode != "watch"
     r_min = resolved_r_min(config) if acts else None

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.bounded import MARGIN, logit_of
 from coordcbam.block.checks import check_channels
 from coordcbam.block.config import ChannelConfig
-from coordcbam.block.options import OptionValueError, Rule
+from coordcbam.block.options import OptionTypeError, OptionValueError, Rule, checked
 from coordcbam.block.spaces import factor
 
 Elementwise: TypeAlias = Callable[[Tensor], Tensor]
@@ -63,9 +64,11 @@ class ChannelGate(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = check_channels(channels)
-        self.config = config = config or ChannelConfig()
+        self.config = config = checked(config, ChannelConfig)
         rule = Rule(name="eps", owner="ChannelGate", default=1e-6, flag="eps", help="")
         self.eps: float = rule.check(eps)
+        if not isinstance(bias, bool):
+            raise OptionTypeError(f"ChannelGate.bias={shown(bias)}: expected True or False")
         hidden = max(config.min_hidden, self.channels // config.reduction)
         if hidden < 1:
             raise OptionValueError(

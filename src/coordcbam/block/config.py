@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from coordcbam._support.errors import UsageError, nearest
+from coordcbam._support.errors import UsageError, nearest, shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.options import (
     Options,
@@ -313,7 +313,7 @@ class BlockConfig:
             value = getattr(self, part)
             if not isinstance(value, options) and not (part == "rescue" and value is None):
                 raise OptionTypeError(
-                    f"BlockConfig.{part}={value!r}: expected a {options.__name__}"
+                    f"BlockConfig.{part}={shown(value)}: expected a {options.__name__}"
                 )
         centred = "gate" not in (self.channel.space, self.coord.space)
         if self.mix.init == "identity" and not centred:
@@ -327,39 +327,69 @@ class BlockConfig:
                 "expected 1 between them with init='identity'"
             )
 
+        if self.mix.init == "calibrated" and self.coord.space == self.channel.space == "gate":
+            self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        """A start that keeps nothing, or turns the sign, cannot be divided by."""
+        beta, coord = self.channel.beta, self.coord
+        start = 0.5 if beta is None else 1.0 - 0.5 * beta
+        mask = 1.0 - 0.5 * min(max(coord.init_alpha, 0.0), 1.0)
+        scale = 1.0 + coord.beta * (mask * mask - 1.0)
+        if coord.scale_min is not None and coord.scale_max is not None:
+            scale = min(max(scale, coord.scale_min), coord.scale_max)
+        spatial = 1.0 - 0.5 * coord.spatial_gate_beta if coord.use_spatial_gate else 1.0
+        if start * scale * spatial < 2.0**-10 or min(start, scale, spatial) <= 0.0:
+            raise OptionValueError(
+                "MixConfig.init='calibrated': expected gates that keep something at the start, "
+                f"these multiply by {start:g}, {scale:g} and {spatial:g} (flag: init)"
+            )
+
     def _neutral_is_inside_the_clamp(self) -> bool:
         low, high = self.coord.scale_min, self.coord.scale_max
         return low is None or high is None or low <= 1.0 <= high
 
     @classmethod
-    def step1(cls) -> "BlockConfig":
-        """The notebook's baseline: no clamps, no softening, no calm start, no rescue."""
-        return cls.from_notebook(step=1)
+    def step1(cls, **options: Any) -> "BlockConfig":
+        """The notebook's baseline: no clamps, no softening, no calm start, no rescue.
+
+        Every preset takes single options by flag, as :meth:`replace` does.
+        """
+        return cls.from_notebook(step=1).replace(**options)
 
     @classmethod
-    def step2(cls) -> "BlockConfig":
-        """The notebook's stabilised block."""
-        return cls()
+    def step2(cls, **options: Any) -> "BlockConfig":
+        """The notebook's stabilised block.
+
+        >>> BlockConfig.step2(init="calibrated").mix.init
+        'calibrated'
+        """
+        return cls().replace(**options)
 
     @classmethod
-    def step3(cls) -> "BlockConfig":
+    def step3(cls, *, space: Literal["lin", "log"] = "lin", **options: Any) -> "BlockConfig":
         """Ours: gates centred on 1, an exact identity at the start, a rescue that can act.
+
+        Args:
+            space: of every gate: ``"lin"`` is ``1 + beta * u``, ``"log"`` symmetric in factors.
+            options: single options by flag.
 
         >>> BlockConfig.step3().coord.space, BlockConfig.step3().rescue.rescue_mode
         ('lin', 'target')
         """
         return cls(
-            channel=ChannelConfig(space="lin", t_map="sigmoid"),
-            coord=CoordConfig(space="lin"),
+            channel=ChannelConfig(space=space, t_map="sigmoid"),
+            coord=CoordConfig(space=space),
             mix=MixConfig(init="identity"),
             rescue=RescueConfig(rescue_mode="target", r_min=None),
-        )
+        ).replace(**options)
 
     @classmethod
     def preset(cls, name: str) -> "BlockConfig":
         """A preset by its name: ``'step1'``, ``'step2'`` or ``'step3'``."""
         if name not in PRESETS:
-            raise UsageError(f"preset {name!r}: expected one of {nearest(name, PRESETS)}")
+            expected = nearest(str(name), PRESETS)
+            raise UsageError(f"preset {shown(name)}: expected one of {expected}")
         made: BlockConfig = getattr(cls, name)()
         return made
 
@@ -398,8 +428,8 @@ class BlockConfig:
         Raises:
             OptionTypeError: an argument that the notebook's step does not have.
         """
-        if step not in (1, 2):
-            raise OptionValueError(f"step={step!r}: expected 1 or 2")
+        if not isinstance(step, int) or isinstance(step, bool) or step not in (1, 2):
+            raise OptionValueError(f"step={shown(step)}: expected 1 or 2")
         known = {
             rule.flag: (part, rule.name)
             for part, rule in all_rules()
@@ -438,6 +468,8 @@ class BlockConfig:
 
     def replace(self, **options: Any) -> "BlockConfig":
         """A copy with some options changed, by flag; None makes a mechanism absent."""
+        if not options:
+            return self
         known = {rule.flag: (part, rule) for part, rule in all_rules()}
         parts = self.to_dict()
         for name, value in options.items():
@@ -457,7 +489,9 @@ class BlockConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "BlockConfig":
         """The inverse of :meth:`to_dict`; missing options take step 2's values."""
         if not isinstance(values, Mapping):
-            raise OptionTypeError(f"config={values!r}: expected a mapping of {', '.join(_PARTS)}")
+            raise OptionTypeError(
+                f"config={shown(values)}: expected a mapping of {', '.join(_PARTS)}"
+            )
         made: dict[str, Any] = {}
         for part, options in values.items():
             if part not in _PARTS:
@@ -467,8 +501,19 @@ class BlockConfig:
             elif isinstance(options, Mapping):
                 made[part] = _PARTS[part].from_mapping(options)
             else:
-                raise OptionTypeError(f"config[{part!r}]={options!r}: expected a mapping")
+                raise OptionTypeError(f"config[{part!r}]={shown(options)}: expected a mapping")
         return cls(**made)
 
 
 PRESETS = ("step1", "step2", "step3")
+
+
+def checked_config(config: BlockConfig | None) -> BlockConfig:
+    """``config``, or step 3 where it is None.
+
+    Raises:
+        OptionTypeError: something else than a ``BlockConfig``.
+    """
+    if config is not None and not isinstance(config, BlockConfig):
+        raise OptionTypeError(f"config={shown(config)}: expected a BlockConfig, e.g. .step3()")
+    return BlockConfig.step3() if config is None else config

@@ -11,6 +11,7 @@ from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
 from coordcbam.block.channel import ACTIVATIONS
 from coordcbam.block.checks import check_channels
 from coordcbam.block.config import CoordConfig
+from coordcbam.block.options import checked
 from coordcbam.block.spaces import factor, power, soften_centred
 from coordcbam.kernels import Gain, Profile
 
@@ -36,7 +37,7 @@ class CoordGate(nn.Module):
     def __init__(self, channels: int, config: CoordConfig | None = None) -> None:
         super().__init__()
         self.channels = c = check_channels(channels)
-        self.config = config = config or CoordConfig()
+        self.config = config = checked(config, CoordConfig)
         mid = max(config.min_mid_channels, c // config.reduction, 8, min(32, c // 4))
         self.shared_bottleneck_proj = nn.Conv2d(c, mid, 1, bias=False)
         self.shared_bottleneck_norm = _norm(config.norm, mid)

@@ -9,81 +9,97 @@ from coordcbam.block.stats import wide
 
 # A mean square below this is no signal: float32 squares lose their digits there.
 SILENCE = 1e-37
+# An output more than 30 times as loud as its input does not tell how much of that is kept.
+DROWNED = 1e3
 
 
 class Kept(NamedTuple):
-    """What :func:`measure` finds: 0-dim tensors, NaN where no sample tells, and the tally."""
+    """What :func:`measure` finds; NaN where no sample tells."""
 
-    tally: Tensor  # (3,): sum of rho, number of samples in it, 1 if the batch is unusable
-    rho: Tensor  # mean of <x, out> / <x, x>
-    rms: Tensor  # mean of |out| / |x|
-    x_std: Tensor  # mean standard deviation of the input,
-    y_std: Tensor  # of the attended signal
-    out_std: Tensor  # and of the mix
+    tally: Tensor  # (4,): see block.target
+    rho: Tensor  # (), mean of <x, out> / <x, x>
+    rms: Tensor  # (), mean of |out| / |x|
+    std: Tensor  # (3,): mean standard deviation of the input, of the attended signal, of the mix
 
 
-def measure(x: Tensor, y: Tensor, alpha: Tensor) -> Kept:
+def measure(x: Tensor, y: Tensor, change: Tensor, alpha: Tensor) -> Kept:
     """Compare ``out = x + alpha * (y - x)`` with x, in float32 or wider.
 
     ``rho = 1 + alpha * (<x, y> / <x, x> - 1)`` is a mean of the gains, weighted by energy: it never
     leaves their range, as a ratio of standard deviations does, and it is linear in alpha. A sample
-    without a signal tells nothing and is left out. A sample whose energy is not finite makes the
-    whole batch unusable, and so does a batch without any signal.
+    without a signal, or drowned by what the block makes of it, tells nothing and is left out. A
+    sample whose energies are not finite makes the whole batch unusable.
 
     Args:
         x: block input, (B, C, H, W).
         y: attended signal, same shape.
+        change: ``y - x``, which the mix has at hand.
         alpha: share of y in the mix, 0-dim.
 
     >>> x = torch.tensor([[[[1.0, -1.0]]], [[[0.0, 0.0]]]])
-    >>> kept = measure(x, 0.5 * x, torch.tensor(0.5))
+    >>> kept = measure(x, 0.5 * x, -0.5 * x, torch.tensor(0.5))
     >>> kept.rho, kept.tally
-    (tensor(0.7500), tensor([0.7500, 1.0000, 0.0000]))
+    (tensor(0.7500), tensor([0.7500, 1.0000, 0.0000, 0.0000]))
     """
     alpha, rest = wide(alpha), 1.0 - wide(alpha)
-    x, y, unit = _samples(x, y)
-    size = max(x.shape[1], 1)
-    # Sums of products by hand: a matrix product would round to TF32 or to autocast's dtype.
-    xx, xy, yy = (x * x).sum(dim=1), (x * y).sum(dim=1), (y * y).sum(dim=1)
-    mixed = rest * rest * xx + 2.0 * alpha * rest * xy + alpha * alpha * yy
-    x_mean, y_mean = x.sum(dim=1) / size, y.sum(dim=1) / size
+    size = max(x.shape[1:].numel(), 1)
+    x, y, change, unit = _samples(x, y, change)
+    energies = _energies(x, y, change)
+    xx, yy, apart = energies.unbind()
+    mixed = rest * xx + alpha * yy - (alpha * rest) * apart
+    rho = 1.0 + alpha * (0.5 * (yy - xx - apart) / xx)
 
-    heard = (xx > SILENCE * size) & (unit > 0.0)
-    finite = (xx * unit * unit).isfinite() & xy.isfinite()
-    rho = 1.0 + alpha * (xy / xx - 1.0)
-    told = heard & finite
-    count = told.sum()
-    total = torch.where(told, rho, 0.0).sum()
-    usable = finite.all() & (count > 0)
-    silent = torch.zeros_like(total)
+    heard = (xx > SILENCE * size) & (yy <= DROWNED * xx)
+    total = energies.sum(dim=0)
+    if unit is not None:
+        heard, total = heard & (unit > 0.0), total * unit * unit
+    finite = total < torch.inf  # a NaN is not
+    whole, told = finite.all().to(xx), heard & finite
+    count = told.sum().to(xx)
+    kept = torch.where(told, torch.stack([rho, (mixed / xx).clamp(min=0.0).sqrt()]), 0.0).sum(dim=1)
+    rho, rms = (kept / count).unbind()
     return Kept(
-        tally=torch.where(
-            usable,
-            torch.stack([total, count.to(total), silent]),
-            torch.stack([silent, silent, silent + 1.0]),
-        ),
-        rho=total / count,
-        rms=torch.where(told, (mixed / xx).clamp(min=0.0).sqrt(), 0.0).sum() / count,
-        x_std=_deviation(xx / size, x_mean, unit),
-        y_std=_deviation(yy / size, y_mean, unit),
-        out_std=_deviation(mixed / size, rest * x_mean + alpha * y_mean, unit),
+        tally=torch.stack([kept[0] * whole, count * whole, 1.0 - whole, whole * (count == 0.0)]),
+        rho=rho,
+        rms=rms,
+        std=_deviations(x, y, torch.stack([xx, yy, mixed]) / size, alpha, unit),
     )
 
 
-def _samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both maps as (B, N) in memory order, in float32 or wider, and the unit each row is in."""
+def _samples(x: Tensor, y: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The maps as (B, rows, columns) in memory order, in float32 or wider, and each sample's unit.
+
+    The unit is None for maps that are as wide already.
+    """
+    narrow = x.dtype in (torch.float16, torch.bfloat16)
     if x.is_contiguous(memory_format=torch.channels_last):
-        x, y = x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1)
-    narrow = x.dtype == torch.bfloat16
-    x, y = wide(x).flatten(1), wide(y).flatten(1)
+        x, y, change = (t.permute(0, 2, 3, 1) for t in (x, y, change))
+    x, y = wide(x).flatten(2), wide(y).flatten(2)
     if not narrow:
-        return x, y, x.new_ones(x.shape[0])
-    # bfloat16 has float32's range, whose squares have not.
-    unit = torch.linalg.vector_norm(x, ord=torch.inf, dim=1)
-    safe = unit.clamp(min=torch.finfo(x.dtype).tiny)[:, None]
-    return x / safe, y / safe, unit
+        return x, y, wide(change).flatten(2), None
+    # bfloat16 has float32's range, whose squares have not; and a narrow change is a rounded one.
+    unit = torch.linalg.vector_norm(x, ord=torch.inf, dim=(1, 2))
+    safe = unit.clamp(min=torch.finfo(x.dtype).tiny)[:, None, None]
+    x, y = x / safe, y / safe
+    return x, y, y - x, unit
 
 
-def _deviation(mean_square: Tensor, mean: Tensor, unit: Tensor) -> Tensor:
-    """Mean over samples of the standard deviation; for people, so cancellation is no matter."""
-    return ((mean_square - mean * mean).clamp(min=0.0).sqrt() * unit).mean()
+def _energies(*signals: Tensor) -> Tensor:
+    """Sum of squares of each signal's samples, (signals, B).
+
+    A norm is one pass over memory where a product and its sum are three; a matrix product would
+    round to TF32 or to autocast's dtype. Row by row, so that long sums keep their digits.
+    """
+    norms = [torch.linalg.vector_norm(signal, dim=2) for signal in signals]
+    return torch.stack(norms).square().sum(dim=2)
+
+
+def _deviations(
+    x: Tensor, y: Tensor, mean_squares: Tensor, alpha: Tensor, unit: Tensor | None
+) -> Tensor:
+    """Mean over samples of three standard deviations; for people, so cancellation is no matter."""
+    size = max(x.shape[1:].numel(), 1)
+    means = torch.stack([x.sum(dim=(1, 2)), y.sum(dim=(1, 2))]) / size
+    means = torch.cat([means, torch.lerp(means[0], means[1], alpha)[None]])
+    std = (mean_squares - means * means).clamp(min=0.0).sqrt()
+    return (std if unit is None else std * unit).mean(dim=1)

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
-from coordcbam.block.checks import InputError
+from coordcbam.block.checks import SIGNALS, InputError, check_map
 from coordcbam.block.config import RescueConfig
 from coordcbam.block.energy import Kept
 from coordcbam.block.mix import GuardedResidual
@@ -59,9 +60,9 @@ class Guard(GuardedResidual):
         momentum: float = 0.95,
     ) -> None:
         if inner is not None and not isinstance(inner, nn.Module):
-            raise OptionTypeError(f"Guard.inner={inner!r}: expected an nn.Module")
+            raise OptionTypeError(f"Guard.inner={shown(inner)}: expected an nn.Module")
         if not isinstance(watch, bool):
-            raise OptionTypeError(f"Guard.watch={watch!r}: expected True or False")
+            raise OptionTypeError(f"Guard.watch={shown(watch)}: expected True or False")
         mode: Literal["watch", "target"] = "watch" if watch else "target"
         rescue = RescueConfig(
             monitor=True, r_min=r_min, r_max=r_max, ema_momentum=momentum, rescue_mode=mode
@@ -75,6 +76,7 @@ class Guard(GuardedResidual):
         """The guarded output of ``inner``, (B, C, H, W)."""
         if self.inner is None:
             raise InputError("Guard: attached to another block, so it cannot be called itself")
+        self._check(x, "Guard")  # before inner, whose own words would be about something else
         return self.after((x,), self.inner(x))
 
     def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -82,6 +84,9 @@ class Guard(GuardedResidual):
         if not inputs:
             raise InputError("Guard: the block was called by keyword; expected block(x)")
         (x, *_), y = inputs, output
+        self._check(x, "Guard")
+        if isinstance(y, Tensor):
+            self._check(y, "Guard: the block's output")
         if not isinstance(y, Tensor) or y.shape != x.shape:
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise InputError(f"Guard: the block made {got} of {tuple(x.shape)}, expected the same")
@@ -89,15 +94,23 @@ class Guard(GuardedResidual):
             return y
         return self.blend(x, y, lambda: [x.new_full((), math.nan)] * _OF_MAPS, traced=False)[0]
 
-    def _mixed(self, x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
+    def _check(self, x: Any, who: str) -> None:
+        if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            check_map(x, None, SIGNALS, self.stats.device, who=who)
+
+    def _mixed(self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor) -> Tensor:  # noqa: ARG002
         assert self.rescue is not None
-        if self.rescue.rescue_mode == "watch":
+        if self.rescue.rescue_mode == "watch" or change is None:
             return y
         # From y's side, so that alpha = 1 is y exactly.
-        return (y + (1.0 - alpha) * (x - y)).to(y.dtype)
+        return (y - (1.0 - alpha) * change).to(y.dtype)
 
-    def _expected(self, kept: Kept, *, acts: bool) -> Tensor:
-        if not acts:
+    def _judges(self) -> bool:
+        # Without gradients too: a checkpointed pass and its recomputation are one function.
+        return self.training and self.monitor and not self.bypassed
+
+    def _expected(self, kept: Kept) -> Tensor:
+        if not (self.calibrating or self._judges()):
             return self.r_ema
         own, usable = kept.rho.to(self.r_ema), kept.tally[1] > 0.0
         return torch.where((self.updates == 0) & usable, own, self.r_ema)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
 from coordcbam.block.config import MixConfig, RescueConfig
@@ -50,6 +51,9 @@ class GuardedResidual(WideBuffers):
 
     def __init__(self, mix: MixConfig | None, rescue: RescueConfig | None) -> None:
         super().__init__()
+        for name, part, kind in (("mix", mix, MixConfig), ("rescue", rescue, RescueConfig)):
+            if part is not None and not isinstance(part, kind):
+                raise OptionTypeError(f"{name}={shown(part)}: expected a {kind.__name__} or None")
         self.mix = mix  # None: alpha is 1, and only the rescue mixes
         self.rescue = rescue
         self.monitor = rescue is not None and rescue.monitor
@@ -93,7 +97,7 @@ class GuardedResidual(WideBuffers):
     @monitor.setter
     def monitor(self, on: bool) -> None:
         if not isinstance(on, bool):
-            raise OptionTypeError(f"monitor={on!r}: expected True or False")
+            raise OptionTypeError(f"monitor={shown(on)}: expected True or False")
         self._monitor = on
 
     def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG002
@@ -124,17 +128,18 @@ class GuardedResidual(WideBuffers):
             traced: measure even where the monitor does not (it never acts for a trace's sake).
         """
         alpha = self.alpha(x)
+        change = y - x if self.mixes else None
         acts = self._acts()
-        if not (acts or traced):
-            return self._mixed(x, y, self._at_rest(alpha)), None
+        if not (acts or traced or self._judges()):
+            return self._mixed(x, y, change, self._at_rest(alpha)), None
         observe = self._by_target if self.targets else self._by_notebook
-        first, last, alpha_eff = observe(x, y, alpha, acts=acts)
+        first, last, alpha_eff = observe(x, y, change, alpha, acts=acts)
         with torch.no_grad():
             numbers = [*first, alpha, alpha_eff, *describe(), *last]
             vector = torch.stack([t.to(self.stats) for t in numbers])
             if acts:
                 self.stats.copy_(vector)
-        return self._mixed(x, y, alpha_eff), Stats(*vector.unbind())
+        return self._mixed(x, y, change, alpha_eff), Stats(*vector.unbind())
 
     def _acts(self) -> bool:
         """Whether this forward is measured for the average."""
@@ -144,23 +149,27 @@ class GuardedResidual(WideBuffers):
             return self.calibrating or (self.training and torch.is_grad_enabled())
         return self.training
 
-    def _mixed(self, x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-        return x + alpha * (y - x) if self.mixes else y
+    def _mixed(self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor) -> Tensor:
+        """The mix, ``change`` being ``y - x``; None where nothing is mixed."""
+        return y if change is None else x + alpha * change
 
     def _by_target(
-        self, x: Tensor, y: Tensor, alpha: Tensor, *, acts: bool
+        self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor, *, acts: bool
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """The fields before and after alpha and the maps, and ``alpha_eff``, by our rule."""
         with torch.no_grad():
-            kept = measure(x, y, alpha)
+            kept = measure(x, y, y - x if change is None else change, alpha)
             if acts:
                 self.tally.add_(kept.tally.to(self.tally))
-            r_hat = self._expected(kept, acts=acts)
-            r_block, r_out = ratio(kept.y_std, kept.x_std), ratio(kept.out_std, kept.x_std)
-            first = [kept.x_std, kept.y_std, kept.out_std, r_block, r_out, r_hat]
+            r_hat = self._expected(kept)
+            first = [*kept.std.unbind(), *ratio(kept.std[1:], kept.std[0]).unbind(), r_hat]
         return first, [kept.rho, kept.rms, self.skipped], self._at_rest(alpha, r_hat)
 
-    def _expected(self, kept: Kept, *, acts: bool) -> Tensor:  # noqa: ARG002
+    def _judges(self) -> bool:
+        """Whether this forward needs its own numbers although they do not count."""
+        return False
+
+    def _expected(self, kept: Kept) -> Tensor:  # noqa: ARG002
         """What the block is expected to keep of this batch: the average before it."""
         return self.r_ema
 
@@ -174,11 +183,12 @@ class GuardedResidual(WideBuffers):
         return alpha * share(r_hat.detach(), rescue.r_min, rescue.r_max).to(alpha)
 
     def _by_notebook(
-        self, x: Tensor, y: Tensor, alpha: Tensor, *, acts: bool
+        self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor, *, acts: bool
     ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """The same by the notebook's rules, for which the average moves first."""
         with torch.no_grad():
-            before, after, mixed = (spread(t) for t in (x, y, self._mixed(x, y, alpha)))
+            mix = self._mixed(x, y, change, alpha)
+            before, after, mixed = (spread(t) for t in (x, y, mix))
             r_out = ratio(mixed, before)
             if acts:
                 self._average(r_out)
@@ -215,4 +225,6 @@ class GuardedResidual(WideBuffers):
         others = self.state_dict(prefix=prefix).keys() - {key}
         if self.rescue is not None and others and others <= state_dict.keys():
             state_dict.setdefault(key, torch.ones_like(self.r_ema))
+        if self.targets:
+            self.tally.zero_()  # of batches that the loaded average knows nothing of
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

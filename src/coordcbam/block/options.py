@@ -10,9 +10,9 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from coordcbam._support.errors import UsageError, did_you_mean
+from coordcbam._support.errors import UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,7 +100,7 @@ class Rule:
         else:
             wanted = numbers.Integral if self.kind is int else numbers.Real
             good_type = isinstance(value, wanted) and not isinstance(value, bool)
-            with contextlib.suppress(OverflowError):  # an integer beyond every float
+            with contextlib.suppress(OverflowError, ValueError):  # beyond every float
                 value = self.kind(value) if good_type else value
         if not good_type:
             raise OptionTypeError(self.refusal(value))
@@ -110,7 +110,7 @@ class Rule:
 
     def refusal(self, value: Any) -> str:
         """The error's text: owner, field, value, rule and flag."""
-        return f"{self.owner}.{self.name}={value!r}: expected {self.expected} ({self.alias})"
+        return f"{self.owner}.{self.name}={shown(value)}: expected {self.expected} ({self.alias})"
 
     def _inside(self, value: Any) -> bool:
         if self.words:
@@ -170,7 +170,9 @@ class Options:
         """Raise for an option whose value does not fit the others."""
         (rule,) = (rule for rule in rules(self) if rule.name == name)
         value = getattr(self, name)
-        raise OptionValueError(f"{rule.owner}.{name}={value!r}: expected {expected} ({rule.alias})")
+        raise OptionValueError(
+            f"{rule.owner}.{name}={shown(value)}: expected {expected} ({rule.alias})"
+        )
 
     def changed(self) -> str:
         """The options that differ from their defaults, for a repr; ``""`` when none does."""
@@ -205,10 +207,24 @@ class Options:
         return cls(**absent, **values)
 
 
-def unknown_option(name: str, known: Any) -> OptionTypeError:
+def unknown_option(name: Any, known: Any) -> OptionTypeError:
     """The error for an option that does not exist.
 
     >>> str(unknown_option("coord_bta", ["coord_beta"]))
     "unknown option 'coord_bta'; did you mean 'coord_beta'?"
     """
-    return OptionTypeError(f"unknown option {name!r}{did_you_mean(name, known)}")
+    return OptionTypeError(f"unknown option {shown(name)}{did_you_mean(str(name), known)}")
+
+
+_Part = TypeVar("_Part", bound=Options)
+
+
+def checked(config: _Part | None, kind: type[_Part]) -> _Part:
+    """``config``, or the default options where it is None.
+
+    Raises:
+        OptionTypeError: something else than options of this kind.
+    """
+    if config is not None and not isinstance(config, kind):
+        raise OptionTypeError(f"config={shown(config)}: expected a {kind.__name__}")
+    return kind() if config is None else config

@@ -112,7 +112,8 @@ def resolved_r_min(config: BlockConfig) -> float:
     """
     if config.rescue is not None and config.rescue.r_min is not None:
         return config.rescue.r_min
-    return (gain_range(config).low + gain_at_start(config)) / 2.0
+    # Under 1 also where no gate can move: then nothing is ever that low.
+    return min((gain_range(config).low + gain_at_start(config)) / 2.0, 1.0 - 2.0**-10)
 
 
 def mix_strength(config: BlockConfig) -> float:

@@ -71,8 +71,10 @@ def summary(mask: Tensor) -> list[Tensor]:
     mask = wide(mask)
     if mask.numel() == 0:
         return [mask.new_full((), float("nan"))] * 4
-    std = mask.std() if mask.numel() > 1 else torch.zeros_like(mask.sum())
-    return [mask.amin(), mask.mean(), mask.amax(), std]
+    mean, (low, high) = mask.mean(), mask.aminmax()
+    # In two passes: torch's own std is as exact and much slower.
+    std = torch.linalg.vector_norm(mask - mean) / max(mask.numel() - 1, 1) ** 0.5
+    return [low, mean, high, std]
 
 
 def describe(maps: Maps) -> list[Tensor]:
@@ -88,4 +90,4 @@ def describe(maps: Maps) -> list[Tensor]:
 
 def wide(x: Tensor) -> Tensor:
     """``x`` in its own dtype, or in float32 if that is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

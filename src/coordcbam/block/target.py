@@ -12,13 +12,13 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-TALLY = 3  # sum of rho, samples in it, unusable batches
+TALLY = 4  # sum of rho, samples in it, batches that were not finite, batches without a signal
 
 
 class Averaged(Protocol):
     """What :func:`commit` moves: a tally, and the average with its two counters."""
 
-    tally: Tensor  # (3,), of this process alone
+    tally: Tensor  # (4,), of this process alone
     r_ema: Tensor
     updates: Tensor
     skipped: Tensor
@@ -49,22 +49,26 @@ def commit(blocks: Sequence[Averaged]) -> None:
     """One step of every average from the batches tallied since the last; tallies start afresh.
 
     ``r_ema`` is the bias-corrected average, so its weight for the new mean is
-    ``(1 - m) / (1 - m ** (n + 1))`` after n updates. Without a usable sample it stays, and with an
-    unusable batch ``skipped`` counts one. Under ``torch.distributed`` every process must call this.
+    ``(1 - m) / (1 - m ** (n + 1))`` after n updates. It stays where a step has no usable sample, or
+    where a process has had none but batches that are not finite: one process with the joined batch
+    would have had none either. ``skipped`` counts the steps with a batch that was not finite, and
+    those without any signal. Under ``torch.distributed`` every process must call this.
     """
     if not blocks:
         return
     first = blocks[0].tally
     tallies = torch.stack([block.tally.to(first) for block in blocks])
+    lost = (tallies[:, 2] > 0.0) & (tallies[:, 1] == 0.0)
+    tallies = torch.cat([tallies, lost[:, None].to(first)], dim=1)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(tallies)
     for block, tally in zip(blocks, tallies, strict=True):
-        total, count, bad = tally.to(block.r_ema).unbind()
-        usable = count > 0.0
+        total, count, broken, silent, lost_by = tally.to(block.r_ema).unbind()
+        usable = (count > 0.0) & (lost_by == 0.0)
         m = block.momentum
         weight = (1.0 - m) / (1.0 - m ** (block.updates + 1).to(block.r_ema))
         moved = block.r_ema + weight * (total / count - block.r_ema)
         block.r_ema.copy_(torch.where(usable, moved, block.r_ema))
         block.updates += usable
-        block.skipped += bad > 0.0
+        block.skipped += (broken > 0.0) | ((silent > 0.0) & (count == 0.0))
         block.tally.zero_()

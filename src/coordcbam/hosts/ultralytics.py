@@ -8,15 +8,19 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
 * a plain ``ultralytics.YOLO`` runs the same builders, so it keeps the blocks of our checkpoints.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import ultralytics
 from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
+from ultralytics.engine import trainer as engine
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
@@ -43,6 +47,7 @@ from coordcbam.monitor import Monitor, read
 LOGGED = ("r_out_pre", "r_ema", "alpha_eff")
 READINGS_PER_EPOCH = 10
 PROBE = 256  # pixels: enough for stride 64 to leave a map
+ASIDE = ".saving"  # in weights/: the folder where checkpoints are before they get their names
 
 
 class LostBlocksError(RuntimeError):
@@ -121,10 +126,15 @@ class YOLO(ultralytics.YOLO):
         }
 
 
-class Monitored:
-    """What our trainers add to a trainer of Ultralytics': the monitor's callbacks."""
+class NothingToTrainError(Exception):
+    """A run that is resumed has trained its last epoch, and was killed before its end."""
+
+
+class Monitored(BaseTrainer):
+    """What our trainers add to a trainer of Ultralytics': the monitor, and safety from kills."""
 
     callbacks: dict[str, list[Callable[[Any], None]]]
+    last: Path
     coordcbam_monitor: Monitor | None = None
     coordcbam_epoch_ended = False
 
@@ -133,6 +143,104 @@ class Monitored:
         for event, function in CALLBACKS.items():
             # First in line: loggers that run later in the same event find our columns.
             self.callbacks[event].insert(0, function)
+
+    def validate(self) -> Any:
+        """Ultralytics' own, of weights that are averaged and blocks that are not."""
+        _copy_to_average(self)
+        return super().validate()
+
+    def save_model(self) -> Any:
+        """Ultralytics' own, after the epoch's record; a kill leaves old files or new ones."""
+        _copy_to_average(self)
+        # Before the checkpoint: the epoch after it is the first that a resumed run repeats.
+        _fit_epoch_end(self)
+        with _aside(self):
+            return super().save_model()
+
+    def final_eval(self) -> None:
+        """Ultralytics' own, of a copy of ``last.pt``: a run can be resumed until it is closed."""
+        last = self.last
+        if RANK in {-1, 0} and last.exists():
+            self.last = _empty_aside(self) / last.name
+            shutil.copyfile(last, self.last)
+        super().final_eval()
+        self.last = last
+
+    def resume_training(self, ckpt: Any) -> None:
+        """Ultralytics' own, which refuses a run that has trained its last epoch."""
+        if self.resume and ckpt is not None and ckpt["epoch"] + 1 == self.epochs:
+            raise NothingToTrainError
+        super().resume_training(ckpt)
+
+    def _do_train(self, *args: Any) -> None:
+        try:
+            super()._do_train(*args)
+        except NothingToTrainError:
+            LOGGER.info("every epoch is trained: what is left is the final evaluation")
+            self.start_epoch, self.epoch = self.epochs, self.epochs - 1
+            _start(self)
+            self.final_eval()
+            if RANK in {-1, 0}:
+                if self.args.plots:
+                    self.plot_metrics()
+                self.run_callbacks("on_train_end")
+
+
+@contextlib.contextmanager
+def _aside(trainer: Any) -> Iterator[None]:
+    """What ``trainer`` saves meanwhile gets its names when it is whole, ``last.pt`` last.
+
+    ``last.pt`` says from where a run is resumed: all that belongs to it is there before it.
+    """
+    final, aside = trainer.wdir, _empty_aside(trainer)
+    _save_in(trainer, aside)
+    try:
+        yield
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == trainer.last.name):
+            _rename(file, final / file.name)
+    finally:
+        _save_in(trainer, final)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _empty_aside(trainer: Any) -> Path:
+    aside: Path = trainer.wdir / ASIDE
+    shutil.rmtree(aside, ignore_errors=True)  # what a killed run has left
+    aside.mkdir(parents=True)
+    return aside
+
+
+def _save_in(trainer: Any, folder: Path) -> None:
+    trainer.wdir = folder
+    trainer.last, trainer.best = folder / trainer.last.name, folder / trainer.best.name
+
+
+def _rename(file: Path, target: Path) -> None:
+    """Give a whole file its name, once its bytes are on the disk."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
+    file.replace(target)
+
+
+def _stripping_aside(strip: Callable[..., Any]) -> Callable[..., Any]:
+    """Ultralytics' ``strip_optimizer``, which writes over the checkpoint, made to replace it."""
+
+    @functools.wraps(strip)
+    def strip_optimizer(f: str | Path = "best.pt", s: str = "", *args: Any, **kwargs: Any) -> Any:
+        target = Path(s or f)
+        aside = target.with_name(f".{target.name}.tmp")
+        combined = strip(f, str(aside), *args, **kwargs)
+        if combined:
+            _rename(aside, target)
+        return combined
+
+    return strip_optimizer
+
+
+def _copy_to_average(trainer: Any) -> None:
+    """Give the averaged network the blocks' live state; a notebook's moves between steps, too."""
+    if trainer.ema:
+        copy_monitor_state_(trainer.model, trainer.ema.ema)
 
 
 def resolve(network: Any, at: str | int | Iterable[str | int]) -> list[int]:
@@ -272,10 +380,17 @@ def _fit_epoch_end(trainer: Any) -> None:
 
 
 def _end(trainer: Any) -> None:
-    """on_train_end: close the records and build the report, if its packages are there."""
-    monitor = trainer.coordcbam_monitor
-    if monitor is None:
-        return
+    """on_train_end: close the records, and with them the run."""
+    if trainer.coordcbam_monitor is not None:
+        _close(trainer, trainer.coordcbam_monitor)
+    stripped = trainer.wdir / ASIDE / trainer.last.name
+    if stripped.exists():
+        _rename(stripped, trainer.last)
+        stripped.parent.rmdir()
+
+
+def _close(trainer: Any, monitor: Monitor) -> None:
+    """Finish the records and build the report, if its packages are there."""
     trainer.coordcbam_monitor = None
     monitor.close(result=_short(trainer.metrics or {}))
     try:
@@ -332,8 +447,8 @@ def register() -> None:
     """Teach Ultralytics about the blocks; done at import, harmless to repeat.
 
     Its builders learn the key ``coordcbam``, its trainers to close the blocks' step with the
-    optimizer's and to spare the blocks' scalars from decay: all that holds for a plain
-    ``ultralytics.YOLO`` as well.
+    optimizer's, to spare the blocks' scalars from decay, and to strip a checkpoint aside: all that
+    holds for a plain ``ultralytics.YOLO`` as well.
     """
     if getattr(tasks.parse_model, "knows_coordcbam", False):
         return
@@ -381,6 +496,7 @@ def register() -> None:
     tasks.BaseModel.load = checked_load
     BaseTrainer.optimizer_step = optimizer_step
     BaseTrainer.build_optimizer = build_optimizer
+    engine.strip_optimizer = _stripping_aside(engine.strip_optimizer)
 
 
 def _spare(optimizer: Any, parameters: list[Any]) -> None:

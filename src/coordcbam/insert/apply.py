@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
-from coordcbam.block import BlockConfig, CoordCBAM
-from coordcbam.insert.attach import attach, detach, has_block, like_of
+from coordcbam.block import BlockConfig, CoordCBAM, OptionTypeError
+from coordcbam.insert.attach import attach, check_model, detach, has_block, like_of
 from coordcbam.insert.plan import Places, Plan, Row, plan, row_for
 from coordcbam.insert.recipe import SPEC_VERSION, checked_places, forget, note
 
@@ -67,6 +68,9 @@ def insert_(
     Conv2d  0            8               928
     2/2 tensors kept
     """
+    check_model(model)
+    if not isinstance(monitor, bool):
+        raise OptionTypeError(f"insert_.monitor={shown(monitor)}: expected True or False")
     if isinstance(at, Mapping):
         planned, monitor = _plan_of_spec(model, at)
     else:
@@ -88,6 +92,7 @@ def remove_(model: nn.Module) -> int:
     Returns:
         How many were removed.
     """
+    check_model(model)
     layers = [module for module in model.modules() if has_block(module)]
     for layer in layers:
         detach(layer)
@@ -114,6 +119,8 @@ def _build(
 def _plan_of_spec(model: nn.Module, spec: Mapping[str, Any]) -> tuple[Plan, bool]:
     """The plan that a stored spec stands for, checked against this model."""
     places = checked_places(model, spec)
-    config = BlockConfig.from_dict(spec["config"])
-    rows = [row_for(place["path"], layer, place["channels"], config) for place, layer in places]
-    return Plan(rows=tuple(rows), config=config), bool(spec.get("monitor", True))
+    config, monitor = BlockConfig.from_dict(spec.get("config", {})), spec.get("monitor", True)
+    if not isinstance(monitor, bool):
+        raise OptionTypeError(f"spec['monitor']={shown(monitor)}: expected True or False")
+    rows = [row_for(place["path"], layer, place.get("channels"), config) for place, layer in places]
+    return Plan(rows=tuple(rows), config=config), monitor

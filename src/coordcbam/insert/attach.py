@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block import GuardedResidual
 
@@ -44,6 +45,16 @@ def has_block(layer: nn.Module) -> bool:
     return ATTRIBUTE in layer._modules
 
 
+def check_model(model: nn.Module) -> None:
+    """Raise unless ``model`` is a module.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model={shown(model)}: expected an nn.Module")
+
+
 def blocks(model: nn.Module) -> list[tuple[str, GuardedResidual]]:
     """Every block and guard in ``model``, attached or built in by hand, as ``(path, block)``.
 
@@ -53,6 +64,7 @@ def blocks(model: nn.Module) -> list[tuple[str, GuardedResidual]]:
     >>> [path for path, _ in blocks(nn.Sequential(nn.ReLU(), CoordCBAM(8)))]
     ['1']
     """
+    check_model(model)
     return [
         (path, module)
         for path, module in model.named_modules()
@@ -91,6 +103,7 @@ def bypass(model: nn.Module) -> Iterator[None]:
     ...     torch.equal(block(x), x)
     True
     """
+    check_model(model)
     found = list({id(block): block for root in _roots(model) for _, block in blocks(root)}.values())
     before = [block.bypassed for block in found]
     try:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.guard import Guard
-from coordcbam.insert.attach import attach, detach, has_block, like_of
+from coordcbam.block.options import OptionTypeError, unknown_option
+from coordcbam.insert.attach import attach, check_model, detach, has_block, like_of
 from coordcbam.insert.plan import PlaceError, Places, chosen
 from coordcbam.insert.recipe import SPEC_VERSION, checked_places, note
 from coordcbam.insert.training import commit_
@@ -87,9 +89,10 @@ def guard_(
     layer      path  keeps  alpha_eff
     Dropout2d  1         –          –
     """
+    check_model(model)
     options: dict[str, Any] = {"r_min": r_min, "watch": watch, "r_max": r_max, "momentum": momentum}
     if isinstance(at, Mapping):
-        options = dict(at["guard"])
+        options = _options_of(at)
         layers = {place["path"]: layer for place, layer in checked_places(model, at)}
     else:
         layers = _guardable(model, at)
@@ -111,6 +114,17 @@ def guard_(
     done = Guarding(rows=rows, options=options)
     note(model, done.spec)
     return done
+
+
+def _options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a stored spec, by the names that a guard knows."""
+    options, known = spec.get("guard"), ("r_min", "watch", "r_max", "momentum")
+    if not isinstance(options, Mapping):
+        raise OptionTypeError(f"spec['guard']={shown(options)}: expected a mapping of options")
+    for name in options:
+        if name not in known:
+            raise unknown_option(name, known)
+    return dict(options)
 
 
 def _guardable(model: nn.Module, at: Places) -> dict[str, nn.Module]:

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from coordcbam._support.errors import UsageError, nearest
+from coordcbam._support.errors import UsageError, nearest, shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block import BlockConfig, CoordCBAM
-from coordcbam.insert.attach import ATTRIBUTE, has_block
+from coordcbam.block.config import checked_config
+from coordcbam.insert.attach import ATTRIBUTE, check_model, has_block
 
 Places: TypeAlias = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -70,7 +71,8 @@ def plan(
     Raises:
         PlaceError: nothing matches, a block is there already, or a layer gives no (B, C, H, W) map.
     """
-    config = BlockConfig.step3() if config is None else config
+    check_model(model)
+    config = checked_config(config)
     layers = find(model, at)
     widths = _widths(model, layers, inputs)
     rows = (row_for(path, layer, widths[path], config) for path, layer in layers.items())
@@ -122,18 +124,19 @@ def chosen(model: nn.Module, at: Places) -> dict[str, nn.Module]:
         if not wanted:
             raise PlaceError("at=<predicate>: no layer of the model matches it")
     elif not isinstance(at, Iterable):
-        raise PlaceError(f"at={at!r}: expected a path, a glob, several of them or a predicate")
+        raise PlaceError(f"at={shown(at)}: expected a path, a glob, several of them or a predicate")
     else:
         for pattern in [at] if isinstance(at, str) else at:
             hits = fnmatch.filter(everything, str(pattern))
             if not hits:
+                whole = "" if isinstance(at, str) else f"at={shown(at)}: "
                 raise PlaceError(
-                    f"no layer {pattern!r} in {type(model).__name__}: nearest are "
+                    f"{whole}no layer {pattern!r} in {type(model).__name__}: nearest are "
                     f"{nearest(str(pattern), everything)}"
                 )
             wanted.update(hits)
     if not wanted:
-        raise PlaceError("at names no place: give a path, a glob or a predicate")
+        raise PlaceError(f"at={shown(at)} names no place: give a path, a glob or a predicate")
     return {path: module for path, module in everything.items() if path in wanted}
 
 

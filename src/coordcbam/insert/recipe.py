@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.wake import wake_hosts
 from coordcbam.insert.attach import has_block
 from coordcbam.insert.plan import PlaceError
@@ -37,12 +37,18 @@ def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any,
         PlaceError: a layer that is not there, or that has a block.
     """
     if spec.get("version") != SPEC_VERSION:
+        found = shown(spec.get("version"))
         raise UsageError(
-            f"insertion spec version {spec.get('version')!r}: this coordcbam reads {SPEC_VERSION}; "
+            f"insertion spec version {found}: this coordcbam reads {SPEC_VERSION}; "
             "use the coordcbam that wrote it, or a newer one"
         )
-    found = []
-    for place in spec["places"]:
+    places = spec.get("places")
+    if isinstance(places, (str, Mapping)) or not isinstance(places, Iterable):
+        raise UsageError(f"spec['places']={shown(places)}: expected a list of places")
+    checked = []
+    for place in places:
+        if not isinstance(place, Mapping) or not isinstance(place.get("path"), str):
+            raise UsageError(f"spec['places'] has {shown(place)}: expected a mapping with a 'path'")
         path = place["path"]
         try:
             layer = model.get_submodule(path)
@@ -50,8 +56,8 @@ def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any,
             raise PlaceError(f"no layer {path!r} in {type(model).__name__}") from None
         if has_block(layer):
             raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
-        found.append((place, layer))
-    return found
+        checked.append((place, layer))
+    return checked
 
 
 def _recipes(

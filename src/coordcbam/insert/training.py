@@ -1,13 +1,15 @@
 """What a training loop does for its blocks: close a step, group parameters, average weights."""
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from coordcbam._support.errors import UsageError, shown
 from coordcbam.block.target import commit
-from coordcbam.insert.attach import blocks
+from coordcbam.insert.attach import blocks, check_model
 
 _STATE = ("r_ema", "updates", "skipped")
 
@@ -55,6 +57,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     >>> [(group["weight_decay"], len(group["params"])) for group in groups]
     [(0.05, 14), (0.0, 14)]
     """
+    check_model(model)
+    decay: Any = weight_decay
+    number = isinstance(decay, (int, float)) and not isinstance(decay, bool)
+    if not number or not 0.0 <= decay < math.inf:
+        raise UsageError(f"weight_decay={shown(weight_decay)}: expected a finite number >= 0")
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for parameter in model.parameters():

@@ -1,6 +1,7 @@
 """The monitor of a training run: reads on a schedule, writes the run's records."""
 
 import dataclasses
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -12,9 +13,9 @@ import torch
 import torch.distributed
 from torch import nn
 
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import UsageError, shown
 from coordcbam._version import __version__
-from coordcbam.block import CoordCBAM, GuardedResidual, Stats
+from coordcbam.block import CoordCBAM, GuardedResidual, Stats, certify
 from coordcbam.insert import blocks, commit_, label
 from coordcbam.monitor.diagnose import Diagnosis
 from coordcbam.monitor.reading import read
@@ -42,7 +43,7 @@ class Monitor:
         versions: the host's versions, added to Python's, torch's and ours.
 
     Raises:
-        UsageError: no blocks in ``model``, or ``every`` is not a positive integer.
+        UsageError: no blocks in ``model``, or a wrong ``every`` or ``commits``.
 
     >>> import tempfile
     >>> model = nn.Sequential(CoordCBAM(8))
@@ -70,8 +71,14 @@ class Monitor:
             raise UsageError(
                 "Monitor: the model has no blocks; insert_(model, at=...) puts them in"
             )
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise UsageError(f"Monitor.every={every!r}: expected an integer >= 1")
+        _check("every", every, "an integer >= 1", _counts(every, 1))
+        _check("first_step", first_step, "an integer >= 0", _counts(first_step, 0))
+        _check("commits", commits, "True or False", isinstance(commits, bool))
+        _check("out_dir", out_dir, "a path", isinstance(out_dir, (str, os.PathLike)))
+        _check("host", host, "a string", isinstance(host, str))
+        _check("command", command, "a string", isinstance(command, str))
+        known = versions is None or isinstance(versions, Mapping)
+        _check("versions", versions, "a mapping of names to versions", known)
         for _, block in found:
             block.monitor = True
         self.model = model
@@ -81,11 +88,13 @@ class Monitor:
         self.steps = self._first_step = first_step
         self.epoch = 0
         self._started = time.monotonic()
-        self._diagnosis = Diagnosis()
+        skipped = {label(path): float(block.skipped) for path, block in found if block.targets}
+        self._diagnosis = Diagnosis(skipped)
         info = RunInfo(
             host=host,
             command=command,
             config=_config(found[0][1]),
+            certificate=_certificate(found[0][1]),
             versions={
                 "coordcbam": __version__,
                 "torch": torch.__version__,
@@ -114,7 +123,9 @@ class Monitor:
         """
         if self.commits:
             commit_(self.model)
-        self.epoch = self.epoch if epoch is None else epoch
+        if epoch is not None:
+            _check("epoch", epoch, "an integer >= 0", _counts(epoch, 0))
+            self.epoch = epoch
         due = (self.steps - self._first_step) % self.every == 0
         self.steps += 1
         return self.record() if due else None
@@ -154,6 +165,15 @@ class Monitor:
         self.close(status="finished" if kind is None else "failed")
 
 
+def _counts(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check(name: str, value: Any, expected: str, holds: bool) -> None:  # noqa: FBT001
+    if not holds:
+        raise UsageError(f"Monitor.{name}={shown(value)}: expected {expected}")
+
+
 def _writes() -> bool:
     """Whether this process is the one that writes."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -165,3 +185,10 @@ def _config(block: GuardedResidual) -> dict[str, Any]:
         return {"preset": block.config.name, **block.config.to_dict()}
     rescue = None if block.rescue is None else dataclasses.asdict(block.rescue)
     return {"preset": "guard", "rescue": rescue}
+
+
+def _certificate(block: GuardedResidual) -> dict[str, Any]:
+    """What the block guarantees; of a guarded one only the rescue's threshold is known."""
+    if isinstance(block, CoordCBAM):
+        return dataclasses.asdict(certify(block.config))
+    return {"r_min": None if block.rescue is None else block.rescue.r_min}

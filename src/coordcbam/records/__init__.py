@@ -1,7 +1,7 @@
 """The file format of a run: typed rows, reader, writer."""
 
 from coordcbam.records.reader import read_run
-from coordcbam.records.reading import STRONGLY, SUPPRESSING, Verdict, read_row, verdict
+from coordcbam.records.reading import STRONGLY, SUPPRESSING, Verdict, read_row, signal_kept, verdict
 from coordcbam.records.run import Run
 from coordcbam.records.schema import FORMAT, Event, MonitorRow, Place, RunInfo
 from coordcbam.records.writer import RunWriter
@@ -19,5 +19,6 @@ __all__ = [
     "Verdict",
     "read_row",
     "read_run",
+    "signal_kept",
     "verdict",
 ]

@@ -1,5 +1,8 @@
 """How to read a block's numbers: the rules of the notebook's section 9, in one place.
 
+The notebook reads ``r_out_pre``, a ratio of deviations. Where the rescue is ours ``rho`` takes its
+place: it never leaves the range of the gains, so it raises no false alarm.
+
 They raise an alarm and give no score: a ratio further above the line is not better.
 """
 
@@ -25,11 +28,12 @@ class Verdict:
     text: str
 
 
-def verdict(r_out_pre: float, alpha: float, alpha_eff: float) -> Verdict:
+def verdict(kept: float, alpha: float, alpha_eff: float) -> Verdict:
     """Below 0.45 a block is suppressing, below 0.35 strongly; ``alpha_eff < alpha`` is a rescue.
 
     Args:
-        r_out_pre: ``std(out) / std(x)`` after the alpha mix, before the rescue; 0 or more.
+        kept: share of the signal after the alpha mix, before the rescue (see
+            :func:`signal_kept`).
         alpha: the block's share of the mix, 0 to 1.
         alpha_eff: that share after the rescue.
 
@@ -43,11 +47,11 @@ def verdict(r_out_pre: float, alpha: float, alpha_eff: float) -> Verdict:
     """
     found: list[str] = []
     level: Literal["ok", "warn", "alarm", "none"] = "ok"
-    if math.isnan(r_out_pre):
+    if math.isnan(kept):
         level, found = "none", ["no reading"]
-    elif r_out_pre < STRONGLY:
+    elif kept < STRONGLY:
         level, found = "alarm", ["suppressing strongly"]
-    elif r_out_pre < SUPPRESSING:
+    elif kept < SUPPRESSING:
         level, found = "warn", ["suppressing"]
     if rescue_active(alpha, alpha_eff):
         found.append("rescue active")
@@ -72,6 +76,19 @@ def read_row(values: Mapping[str, float]) -> Verdict:
     >>> read_row({}).text
     'no reading'
     """
-    names = ("r_out_pre", "alpha", "alpha_eff")
-    ratio, alpha, alpha_eff = (values.get(name, math.nan) for name in names)
-    return verdict(ratio, alpha, alpha_eff)
+    alpha, alpha_eff = (values.get(name, math.nan) for name in ("alpha", "alpha_eff"))
+    return verdict(signal_kept(values)[1], alpha, alpha_eff)
+
+
+def signal_kept(values: Mapping[str, float]) -> tuple[str, float]:
+    """The number that says how much of its signal a block keeps: its name and its value.
+
+    >>> signal_kept({"r_out_pre": 0.3, "rho": 0.9, "skipped": 0.0})
+    ('rho', 0.9)
+    >>> signal_kept({"r_out_pre": 0.3, "rho": float("nan"), "skipped": float("nan")})
+    ('r_out_pre', 0.3)
+    """
+    # Only a rescue of ours counts the batches that it skips.
+    ours = math.isfinite(values.get("skipped", math.nan))
+    name = "rho" if ours else "r_out_pre"
+    return name, values.get(name, math.nan)

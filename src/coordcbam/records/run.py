@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from coordcbam.records.reading import signal_kept
 from coordcbam.records.schema import Event, MonitorRow, RunInfo
 
 
@@ -49,6 +50,11 @@ class Run:
         }
         steps = sorted(found)
         return steps, [found[step] for step in steps]
+
+    def kept(self, block: str) -> str:
+        """The name of the field that says how much of its signal ``block`` keeps."""
+        rows = self._rows_of.get(block)
+        return signal_kept(rows[-1].values if rows else {})[0]
 
     def last(self, block: str) -> MonitorRow | None:
         """The last reading of ``block``, or ``None`` if it was never read."""

@@ -90,7 +90,8 @@ class Event:
 class RunInfo:
     """What ``run.json`` says about a run; ``status`` is running, finished or failed.
 
-    ``started`` is an ISO 8601 time in UTC, ``result`` the final numbers by name.
+    ``started`` is an ISO 8601 time in UTC, ``result`` the final numbers by name, ``certificate``
+    what the blocks' config guarantees.
 
     Raises:
         UsageError: ``status`` is another word.
@@ -107,6 +108,7 @@ class RunInfo:
     started: str = field(default_factory=_now)
     status: str = "running"
     result: Mapping[str, float] = field(default_factory=dict)
+    certificate: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -159,6 +161,7 @@ class RunInfo:
                 started=str(raw.get("started", "")),
                 status=str(raw.get("status", "running")),
                 result={str(k): float(v) for k, v in raw.get("result", {}).items()},
+                certificate=dict(raw.get("certificate", {})),
                 notes=tuple(str(note) for note in raw.get("notes", ())),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coordcbam.records import STRONGLY, SUPPRESSING, Run
@@ -26,6 +27,7 @@ _CYCLE = (
 )
 _DASHES = ("-", "--", ":", "-.")
 _LEGEND_COLUMNS = 4
+_MEASURES = {"r_out_pre": "std(out) / std(x)", "rho": "<x, out> / <x, x>"}
 _WIDE = 1.6  # a span of the y axis over which the two alarm lines come too close for two labels
 
 
@@ -58,11 +60,18 @@ def slug(name: str) -> str:
 
 
 def _block_drawings(run: Run) -> Iterator[Drawing]:
-    kinds = (
-        ("ratio", "Signal kept: std(out) / std(x)", ("r_out_pre", "r_ema"), _ratio),
-        ("alpha", "The block's share of the mix", ("alpha_eff", "alpha"), _alpha),
-    )
+    threshold = run.info.certificate.get("r_min")
+    levels = {"r_min": threshold} if isinstance(threshold, float) else {}
+
+    def ratio(steps: Sequence[int], curves: _Curves) -> Figure:
+        return _ratio(steps, curves, levels if "rho" in curves else {})
+
     for number, block in enumerate(run.blocks(), start=1):
+        kept = run.kept(block)
+        kinds = (
+            ("ratio", f"Signal kept: {_MEASURES[kept]}", (kept, "r_ema"), ratio),
+            ("alpha", "The block's share of the mix", ("alpha_eff", "alpha"), _alpha),
+        )
         for kind, caption, fields, plot in kinds:
             steps, curves = _together(run, block, fields)
             if steps:
@@ -88,30 +97,38 @@ def _finite(values: Mapping[_Key, float], key: _Key) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _ratio(steps: Sequence[int], curves: _Curves) -> Figure:
+def _ratio(steps: Sequence[int], curves: _Curves, levels: Mapping[str, float]) -> Figure:
     figure, axes = canvas.new_axes("step", right=0.76)
-    looks = {"r_out_pre": (canvas.BLUE, "-", 1.4), "r_ema": (canvas.BLACK, "--", 1.1)}
+    average = (canvas.BLACK, "--", 1.1)
     for name, values in curves.items():
-        canvas.line(axes, steps, values, name, look=looks[name])
+        look = average if name == "r_ema" else (canvas.BLUE, "-", 1.4)
+        canvas.line(axes, steps, values, name, look=look)
     low, high = _span(curves)
     axes.set_ylim(min(0.25, low - 0.05), max(1.05, high + 0.05))
     bottom, top = axes.get_ylim()
-    for level, word, apart in (
-        (SUPPRESSING, "suppressing", "bottom"),
-        (STRONGLY, "strongly", "top"),
-    ):
-        axes.axhline(level, color=canvas.VERMILION, linewidth=1.0, linestyle=(0, (1, 2)))
-        axes.text(
-            1.015,
-            level,
-            f"{level:.2f} {word}",
-            transform=axes.get_yaxis_transform(),
-            va=apart if top - bottom > _WIDE else "center",
-            color=canvas.VERMILION,
-            fontsize=8.5,
-        )
+    wide = top - bottom > _WIDE
+    _level(axes, SUPPRESSING, "suppressing", va="bottom" if wide else "center")
+    _level(axes, STRONGLY, "strongly", va="top" if wide else "center")
+    for name, level in levels.items():
+        _level(axes, level, name, colour=canvas.GREEN)
     canvas.finish(axes, columns=_LEGEND_COLUMNS)
     return figure
+
+
+def _level(
+    axes: Axes, level: float, word: str, *, colour: str = canvas.VERMILION, va: str = "center"
+) -> None:
+    """A dotted line across the figure, named in its right margin."""
+    axes.axhline(level, color=colour, linewidth=1.0, linestyle=(0, (1, 2)))
+    axes.text(
+        1.015,
+        level,
+        f"{level:.2f} {word}",
+        transform=axes.get_yaxis_transform(),
+        va=va,
+        color=colour,
+        fontsize=8.5,
+    )
 
 
 def _alpha(steps: Sequence[int], curves: _Curves) -> Figure:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from coordcbam._support.files import write_atomically
 from coordcbam.records import STRONGLY, SUPPRESSING, Run, read_run
 from coordcbam.report.figures import Drawing, draw
-from coordcbam.report.summary import missing, sentences
+from coordcbam.report.summary import guarantees, missing, sentences
 from coordcbam.report.tables import flat, headings, last_readings, results, worst_reading
 
 _PAGE, _FIGURES = "report.html", "figures"
@@ -70,6 +70,7 @@ def _context(run: Run, drawings: list[Drawing]) -> Mapping[str, Any]:
         "parameters": sum(place.parameters for place in run.info.places),
         "preset": preset,
         "options": flat(config),
+        "guarantees": guarantees(run.info.certificate),
         "headings": headings(),
         "rows": rows,
         "results": results(run),

@@ -1,6 +1,8 @@
 """What the page says in words: up to three sentences, and a line for everything missing."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from coordcbam.records import SUPPRESSING, Run
 from coordcbam.records.reading import rescue_active
@@ -20,6 +22,25 @@ def sentences(run: Run) -> list[str]:
     caution = "the monitor is an alarm, not a score: a higher ratio does not mean a better detector"
     final = f"The last {score[0]} is {score[1]:.3f}; " if score else ""
     return [*said, f"{final}{caution}." if final else f"{caution[0].upper()}{caution[1:]}."]
+
+
+def guarantees(certificate: Mapping[str, Any]) -> str:
+    """What the blocks' certificate says, in a line; ``""`` where there is none.
+
+    >>> guarantees({"gain_min": 0.567, "gain_max": 1.87, "r_min": 0.783, "rescue_can_fire": True})
+    'every gain lies in [0.567, 1.870]; the rescue acts under 0.783'
+    >>> guarantees({"gain_min": 0.567, "gain_max": 1.0, "r_min": 0.45, "rescue_can_fire": False})
+    'every gain lies in [0.567, 1.000]; the rescue cannot act on suppression (threshold 0.450)'
+    """
+    low, high, r_min = (certificate.get(name) for name in ("gain_min", "gain_max", "r_min"))
+    said = []
+    if isinstance(low, float) and isinstance(high, float):
+        said.append(f"every gain lies in [{low:.3f}, {high:.3f}]")
+    if isinstance(r_min, float):
+        can = certificate.get("rescue_can_fire", True)
+        never = f"the rescue cannot act on suppression (threshold {r_min:.3f})"
+        said.append(f"the rescue acts under {r_min:.3f}" if can else never)
+    return "; ".join(said)
 
 
 def missing(run: Run) -> list[str]:
@@ -58,7 +79,7 @@ def _dips(run: Run) -> list[tuple[float, int, str]]:
     """Lowest ratio, its step and the block, for every block that was ever suppressing."""
     found = []
     for block in run.blocks():
-        pairs = zip(*run.series(block, "r_out_pre"), strict=True)
+        pairs = zip(*run.series(block, run.kept(block)), strict=True)
         low = [(value, step, block) for step, value in pairs if value < SUPPRESSING]
         if low:
             found.append(min(low))

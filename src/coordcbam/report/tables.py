@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coordcbam.records import MonitorRow, Run, Verdict, read_row
+from coordcbam.records import MonitorRow, Run, Verdict, read_row, signal_kept
 
 ABSENT = "–"
 _HUGE = 1e9
@@ -13,6 +13,7 @@ _GRAVITY = ("none", "ok", "warn", "alarm")
 _COLUMNS = (
     ("r_block", "std(y) / std(x): the block alone, before the mix"),
     ("r_out_pre", "std(out) / std(x) after the alpha mix, before the rescue"),
+    ("rho", "share of the signal kept, <x, out> / <x, x>, before the rescue"),
     ("r_ema", "the slow average that the rescue looks at"),
     ("alpha", "the block's share of the mix"),
     ("alpha_eff", "that share after the rescue"),
@@ -95,7 +96,7 @@ def worst_reading(run: Run, block: str) -> tuple[int, Verdict] | None:
         return None
 
     def gravity(row: MonitorRow) -> tuple[int, float]:
-        ratio = row.values.get("r_out_pre", math.nan)
+        ratio = signal_kept(row.values)[1]
         return _GRAVITY.index(read_row(row.values).level), -ratio if not math.isnan(
             ratio
         ) else -math.inf

@@ -1,0 +1,65 @@
+"""What the monitor costs: a training forward with it over one without it, interleaved.
+
+    python benchmarks/monitor_cost.py [--json]
+
+CPU time of one thread, so that other work on the machine hardly matters; the ratio of each pair of
+neighbouring runs, of which the median counts.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from coordcbam import BlockConfig, CoordCBAM
+
+SHAPES = ((8, 64, 80, 80), (8, 128, 40, 40), (8, 256, 20, 20))
+PRESETS = ("step3", "step2")
+PAIRS = 40
+WARM_UP = 5
+
+
+def cost(preset: str, shape: tuple[int, int, int, int], pairs: int = PAIRS) -> float:
+    """Median of (forward with monitor) / (forward without)."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    block = CoordCBAM(shape[1], BlockConfig.preset(preset)).train()
+    x = torch.randn(shape)
+    ratios = []
+    for _ in range(WARM_UP + pairs):
+        times = []
+        for block.monitor in (False, True):
+            started = time.thread_time()
+            block(x)
+            times.append(time.thread_time() - started)
+        ratios.append(times[1] / times[0])
+    return statistics.median(ratios[WARM_UP:])
+
+
+def main() -> None:
+    """Measure every preset at every shape and print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    args = parser.parse_args()
+    console = Console(stderr=args.json)
+    cases = [(preset, shape) for preset in PRESETS for shape in SHAPES]
+    rows = [
+        {"preset": preset, "shape": shape, "ratio": cost(preset, shape)}
+        for preset, shape in track(cases, "measuring", console=console, transient=True)
+    ]
+    table = Table("preset", "shape", "with monitor / without")
+    for row in rows:
+        table.add_row(str(row["preset"]), str(row["shape"]), f"x{row['ratio']:.3f}")
+    console.print(table)
+    if args.json:
+        json.dump(rows, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

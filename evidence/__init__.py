@@ -1,0 +1,1 @@
+"""The experiments behind what the documents claim; each is one command."""

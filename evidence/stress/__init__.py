@@ -1,0 +1,1 @@
+"""``python -m evidence.stress``: attention blocks in a stack that no normalisation protects."""

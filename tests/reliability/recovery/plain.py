@@ -1,0 +1,54 @@
+"""The job that is killed: the plain loop of the examples, with its save in regions."""
+
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from recovery.killing import Clock
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "plain_loop.py"
+STEPS, SAVE_EVERY, READ_EVERY, PICTURES = 30, 6, 3, 320
+PIECE = 1 << 14  # bytes in one write of a checkpoint
+
+
+def loop() -> Any:
+    """The example as a module, saving and reading as often as so short a run needs."""
+    spec = importlib.util.spec_from_file_location("plain_loop", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.SAVE_EVERY, module.READ_EVERY = SAVE_EVERY, READ_EVERY
+    return module
+
+
+def train(clock: Clock, folder: Path) -> None:
+    """Train on pictures of which one is broken; leaves the end state in ``end.pt``."""
+    example = loop()
+    images, labels = (found[:PICTURES] for found in example.digits())
+    images[7] = torch.nan  # so that steps are skipped, too
+    split_save(clock, example)
+    with clock.region("run"):
+        training = example.train(folder, images, labels, STEPS)
+    torch.save(training.state_dict(), folder / "end.pt")
+
+
+def split_save(clock: Clock, example: Any) -> None:
+    """Put regions around the example's ``save`` and around its writing, done in pieces."""
+    save, dump = example.save, torch.save
+
+    def write(state: Any, file: Any) -> None:
+        whole = io.BytesIO()
+        dump(state, whole)
+        with clock.region("write"):
+            for start in range(0, whole.tell(), PIECE):
+                file.write(whole.getvalue()[start : start + PIECE])
+                file.flush()
+
+    def example_save(state: Any, path: Path) -> None:
+        torch.save = write  # torch's own is one call: no kill would find half a file
+        with clock.region("save"):
+            save(state, path)
+        torch.save = dump
+
+    example.save = example_save

@@ -1,0 +1,57 @@
+"""``make reliability``: run the reliability tests and print their figures, one line each."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+
+
+class Figures:
+    """A pytest plugin that gathers the figures of all workers, with their tests' outcomes."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, object]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take a test's figures when its call, or a failing set-up, is reported."""
+        if report.when != "call" and not (report.failed and report.when == "setup"):
+            return
+        found = [value for name, value in report.user_properties if name == "figure"]
+        if report.failed and not found:
+            found = [(report.nodeid.rpartition("::")[2], "failed before it measured", "")]
+        for name, measured, bar in found:
+            row = {"figure": name, "measured": measured, "bar": bar, "held": report.passed}
+            self.rows.append({**row, "test": report.nodeid})
+
+
+def main() -> int:
+    """Run, print, and return the tests' own exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    args = parser.parse_args()
+    figures = Figures()
+    words = [str(HERE), "-n", "2", "-q", "--no-header"]
+    console = Console(stderr=args.json)
+    if args.json:  # workers and pytest print to stdout; the document has to be alone there
+        words += ["-p", "no:terminal"]
+    status = pytest.main(words, plugins=[figures])
+    rows = sorted(figures.rows, key=lambda row: str(row["test"]))
+    table = Table("figure", "measured", "bar", "", title="Reliability, figure by figure")
+    for row in rows:
+        cells = (str(row[key]) for key in ("figure", "measured", "bar"))
+        table.add_row(*cells, "[green]held[/]" if row["held"] else "[red]NOT HELD[/]")
+    console.print(table)
+    if args.json:
+        json.dump({"held": all(row["held"] for row in rows), "figures": rows}, sys.stdout)
+        sys.stdout.write("\n")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
