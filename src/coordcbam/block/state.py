@@ -28,7 +28,9 @@ class WideBuffers(nn.Module):
                 self._buffers[name] = _not_narrowed(old, new)
         for name in self._own:
             if (old := getattr(self, name, None)) is not None:
-                setattr(self, name, _not_narrowed(old, fn(old)))
+                new = _not_narrowed(old, fn(old))
+                # A module made without memory and then given some has anything in it.
+                setattr(self, name, torch.zeros_like(new) if old.is_meta else new)
         return self
 
 

@@ -47,7 +47,7 @@ class Diagnosis:
                     block=block,
                     kind="skipped",
                     message=f"batches of {new:g} steps told nothing (not finite, or no signal): "
-                    "r_ema stayed as it was",
+                    "they left r_ema alone",
                 )
 
 
