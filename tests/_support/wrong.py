@@ -34,12 +34,16 @@ NUMBERS = (
     decimal.Decimal("NaN"),
     torch.tensor(0.5),
 )
-INTEGERS = (*NUMBERS, 1.5, 2.0, np.float64(2.0))
-FLOATS = (*NUMBERS, 10**400, 10**5000)  # beyond every float; Python refuses to print the second
+# Beyond a C int, beyond every float, beyond what Python prints; and infinite in float32.
+INTEGERS = (*NUMBERS, 1.5, 2.0, np.float64(2.0), 2**31, -(2**31), 10**30, 10**5000)
+FLOATS = (*NUMBERS, 10**400, 10**5000, 1e39, -1e39)
 
 
 def by_rule(rule):
-    """Wrong values of one option, from what its field declares."""
+    """Wrong values of one option, from what its field declares.
+
+    An end that is outside takes what rounds to it in float32 with it.
+    """
     if rule.words:
         upper = () if rule.any_case else tuple(word.upper() for word in rule.words)
         return (*ODD, *WORDS, *upper)
@@ -48,7 +52,7 @@ def by_rule(rule):
     ends = []
     for end, step in ((rule.low, -1), (rule.high, 1)):
         if end is not None:
-            ends += [end[0] + step] + ([] if end[1] else [end[0]])
+            ends += [end[0] + step] + ([] if end[1] else [end[0], end[0] - step * 1e-46])
     return (*ODD, *(INTEGERS if rule.kind is int else FLOATS), *ends)
 
 
@@ -89,6 +93,7 @@ TOGETHER = [
     ("step3", {"coord_scale_min": 1.1}, "scale_min=1.1"),
     ("step3", {"coord_scale_max": 0.9}, "scale_max=0.9"),
     ("step2", {"init": "calibrated", "beta_ca": 2.0}, "init='calibrated'"),  # by 0
+    ("step2", {"init": "calibrated", "beta_ca": 2.0, "coord_space": "lin"}, "init='calibrated'"),
     (
         "step2",
         {"init": "calibrated", "coord_beta": 3.0, "coord_scale_min": None, "coord_scale_max": None},
@@ -110,10 +115,10 @@ NOT_FLAGS = ["off", "False", 0, 1, None, [], 1.0, NAN]
 NOT_CONFIGS = [{}, [], False, 0, "", "step2", 3, b"x", BlockConfig, Mute()]
 NOT_PARTS = [*NOT_CONFIGS, BlockConfig.step2()]
 NOT_MODELS = [None, "model", 3, [], torch.nn.Conv2d, torch.ones(1), Mute()]
-NOT_R_MIN = [0.0, 1.0, 1.5, -0.1, None, "0.9", NAN, INF, True, [], 1j, b"1"]
-NOT_R_MAX = [1.0, 0.5, "2", INF, NAN, True, [], b"2"]
+NOT_R_MIN = [0.0, 1.0, 1.5, -0.1, None, "0.9", NAN, INF, True, [], 1j, b"1", 1e-46]
+NOT_R_MAX = [1.0, 0.5, "2", INF, NAN, True, [], 1e39, b"2"]
 NOT_MOMENTUM = [0.0, 1.0, -0.5, 2, None, "0.9", NAN, True, [], b"1"]
-NOT_EPS = ["x", None, NAN, INF, True, 10**400, [], b"1"]
+NOT_EPS = ["x", None, NAN, INF, True, 10**400, 1e39, [], b"1"]
 NOT_COUNTS = [0, -1, 1.5, "1", True, None, NAN, [], b"1", 2.0]
 NOT_PLACES = [None, 3, 3.5, True, b"0", [3], [None], [], (), "", "nowhere"]
 NOT_DECAYS = ["x", None, -1.0, NAN, INF, True, []]

@@ -8,7 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from _support.shaken import closed, shaken, step3
-from coordcbam import CoordCBAM, Stats, commit_
+from coordcbam import CoordCBAM, Guard, Stats, commit_
 from coordcbam.block.energy import measure
 from coordcbam.block.target import share
 
@@ -157,6 +157,23 @@ def test_no_residual_measures_and_cannot_act():
     commit_(block)
     assert block.r_ema.item() == pytest.approx(CLOSED_ALONE, rel=1e-5)
     torch.testing.assert_close(block(x), CLOSED_ALONE * x)
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_brief_forward_is_the_same_and_writes_no_numbers(guarded):
+    """Between two readings of a monitor only what moves the average is measured."""
+    block = Guard(torch.nn.Conv2d(8, 8, 1)).train() if guarded else closed(step3())
+    twin = copy.deepcopy(block)
+    twin.detailed = False
+    for _ in range(3):
+        x = torch.randn(4, 8, 6, 6)
+        assert torch.equal(block(x), twin(x))
+        assert torch.equal(block.tally, twin.tally)
+        commit_(block)
+        commit_(twin)
+    assert torch.equal(block.r_ema, twin.r_ema)
+    assert block.alpha_eff() < block.alpha(x)
+    assert twin.stats.isnan().all()
 
 
 # --- the average ----------------------------------------------------------------------------------

@@ -165,6 +165,22 @@ def test_it_switches_the_blocks_on(tmp_path):
         assert all(block.monitor for _, block in cc.blocks(model))
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_it_asks_for_all_numbers_only_where_it_reads_them(every, tmp_path):
+    model = model_of(1)
+    block = model[0][1]
+    asked = []
+    with cc.Monitor(model, tmp_path, every=every) as monitor:
+        for step in range(6):
+            asked.append(block.detailed)
+            model(batch())
+            readings = monitor.step()
+            assert (readings is None) == (step % every != 0)
+    assert asked == [step % every == 0 for step in range(6)]
+    assert block.detailed
+    assert block.updates.item() == 6
+
+
 def test_a_failure_is_recorded_and_passes_through(tmp_path):
     model = model_of()
     with pytest.raises(ZeroDivisionError), cc.Monitor(model, tmp_path, every=1) as monitor:

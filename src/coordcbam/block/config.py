@@ -327,18 +327,21 @@ class BlockConfig:
                 "expected 1 between them with init='identity'"
             )
 
-        if self.mix.init == "calibrated" and self.coord.space == self.channel.space == "gate":
+        if self.mix.init == "calibrated":
             self._check_calibration()
 
     def _check_calibration(self) -> None:
         """A start that keeps nothing, or turns the sign, cannot be divided by."""
         beta, coord = self.channel.beta, self.coord
-        start = 0.5 if beta is None else 1.0 - 0.5 * beta
-        mask = 1.0 - 0.5 * min(max(coord.init_alpha, 0.0), 1.0)
-        scale = 1.0 + coord.beta * (mask * mask - 1.0)
-        if coord.scale_min is not None and coord.scale_max is not None:
-            scale = min(max(scale, coord.scale_min), coord.scale_max)
-        spatial = 1.0 - 0.5 * coord.spatial_gate_beta if coord.use_spatial_gate else 1.0
+        start = scale = spatial = 1.0  # what a centred gate starts at
+        if self.channel.space == "gate":
+            start = 0.5 if beta is None else 1.0 - 0.5 * beta
+        if coord.space == "gate":
+            mask = 1.0 - 0.5 * min(max(coord.init_alpha, 0.0), 1.0)
+            scale = 1.0 + coord.beta * (mask * mask - 1.0)
+            if coord.scale_min is not None and coord.scale_max is not None:
+                scale = min(max(scale, coord.scale_min), coord.scale_max)
+            spatial = 1.0 - 0.5 * coord.spatial_gate_beta if coord.use_spatial_gate else 1.0
         if start * scale * spatial < 2.0**-10 or min(start, scale, spatial) <= 0.0:
             raise OptionValueError(
                 "MixConfig.init='calibrated': expected gates that keep something at the start, "

@@ -13,17 +13,24 @@ SILENCE = 1e-37
 DROWNED = 1e3
 
 
-class Kept(NamedTuple):
-    """What :func:`measure` finds; NaN where no sample tells."""
+class Told(NamedTuple):
+    """What a batch says of the share that is kept."""
 
     tally: Tensor  # (4,): see block.target
-    rho: Tensor  # (), mean of <x, out> / <x, x>
+    rho: Tensor  # (), mean of <x, out> / <x, x>; NaN where no sample tells
+
+
+class Kept(NamedTuple):
+    """The same with what people want to know besides; NaN where no sample tells."""
+
+    tally: Tensor
+    rho: Tensor
     rms: Tensor  # (), mean of |out| / |x|
     std: Tensor  # (3,): mean standard deviation of the input, of the attended signal, of the mix
 
 
-def measure(x: Tensor, y: Tensor, change: Tensor, alpha: Tensor) -> Kept:
-    """Compare ``out = x + alpha * (y - x)`` with x, in float32 or wider.
+def listen(x: Tensor, y: Tensor, change: Tensor, alpha: Tensor) -> Told:
+    """How much ``out = x + alpha * (y - x)`` keeps of x, in float32 or wider.
 
     ``rho = 1 + alpha * (<x, y> / <x, x> - 1)`` is a mean of the gains, weighted by energy: it never
     leaves their range, as a ratio of standard deviations does, and it is linear in alpha. A sample
@@ -37,33 +44,41 @@ def measure(x: Tensor, y: Tensor, change: Tensor, alpha: Tensor) -> Kept:
         alpha: share of y in the mix, 0-dim.
 
     >>> x = torch.tensor([[[[1.0, -1.0]]], [[[0.0, 0.0]]]])
-    >>> kept = measure(x, 0.5 * x, -0.5 * x, torch.tensor(0.5))
-    >>> kept.rho, kept.tally
-    (tensor(0.7500), tensor([0.7500, 1.0000, 0.0000, 0.0000]))
+    >>> listen(x, 0.5 * x, -0.5 * x, torch.tensor(0.5))
+    Told(tally=tensor([0.7500, 1.0000, 0.0000, 0.0000]), rho=tensor(0.7500))
     """
+    size = max(x.shape[1:].numel(), 1)
+    x, y, change, unit = _samples(x, y, change)
+    return _told(_energies(x, y, change), wide(alpha), size, unit)[0]
+
+
+def measure(x: Tensor, y: Tensor, change: Tensor, alpha: Tensor) -> Kept:
+    """What :func:`listen` finds, and the other numbers of the same mix."""
     alpha, rest = wide(alpha), 1.0 - wide(alpha)
     size = max(x.shape[1:].numel(), 1)
     x, y, change, unit = _samples(x, y, change)
     energies = _energies(x, y, change)
+    told, heard = _told(energies, alpha, size, unit)
     xx, yy, apart = energies.unbind()
     mixed = rest * xx + alpha * yy - (alpha * rest) * apart
-    rho = 1.0 + alpha * (0.5 * (yy - xx - apart) / xx)
+    rms = torch.where(heard, (mixed / xx).clamp(min=0.0).sqrt(), 0.0).sum() / heard.sum()
+    mean_squares = torch.stack([xx, yy, mixed]) / size
+    return Kept(*told, rms=rms, std=_deviations(x, y, mean_squares, alpha, unit))
 
+
+def _told(energies: Tensor, alpha: Tensor, size: int, unit: Tensor | None) -> tuple[Told, Tensor]:
+    """What the energies tell, and which samples tell it, (B,)."""
+    xx, yy, apart = energies.unbind()
+    rho = 1.0 + alpha * (0.5 * (yy - xx - apart) / xx)
     heard = (xx > SILENCE * size) & (yy <= DROWNED * xx)
     total = energies.sum(dim=0)
     if unit is not None:
         heard, total = heard & (unit > 0.0), total * unit * unit
     finite = total < torch.inf  # a NaN is not
-    whole, told = finite.all().to(xx), heard & finite
-    count = told.sum().to(xx)
-    kept = torch.where(told, torch.stack([rho, (mixed / xx).clamp(min=0.0).sqrt()]), 0.0).sum(dim=1)
-    rho, rms = (kept / count).unbind()
-    return Kept(
-        tally=torch.stack([kept[0] * whole, count * whole, 1.0 - whole, whole * (count == 0.0)]),
-        rho=rho,
-        rms=rms,
-        std=_deviations(x, y, torch.stack([xx, yy, mixed]) / size, alpha, unit),
-    )
+    whole, heard = finite.all().to(xx), heard & finite
+    count, kept = heard.sum().to(xx), torch.where(heard, rho, 0.0).sum()
+    tally = torch.stack([kept * whole, count * whole, 1.0 - whole, whole * (count == 0.0)])
+    return Told(tally=tally, rho=kept / count), heard
 
 
 def _samples(x: Tensor, y: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

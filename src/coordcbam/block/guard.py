@@ -10,7 +10,7 @@ from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.checks import SIGNALS, InputError, check_map
 from coordcbam.block.config import RescueConfig
-from coordcbam.block.energy import Kept
+from coordcbam.block.energy import Kept, Told
 from coordcbam.block.mix import GuardedResidual
 from coordcbam.block.options import OptionTypeError
 from coordcbam.block.stats import Stats
@@ -109,10 +109,10 @@ class Guard(GuardedResidual):
         # Without gradients too: a checkpointed pass and its recomputation are one function.
         return self.training and self.monitor and not self.bypassed
 
-    def _expected(self, kept: Kept) -> Tensor:
+    def _expected(self, told: Told | Kept) -> Tensor:
         if not (self.calibrating or self._judges()):
             return self.r_ema
-        own, usable = kept.rho.to(self.r_ema), kept.tally[1] > 0.0
+        own, usable = told.rho.to(self.r_ema), told.tally[1] > 0.0
         return torch.where((self.updates == 0) & usable, own, self.r_ema)
 
     def extra_repr(self) -> str:

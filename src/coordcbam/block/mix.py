@@ -11,7 +11,7 @@ from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
 from coordcbam.block.config import MixConfig, RescueConfig
-from coordcbam.block.energy import Kept, measure
+from coordcbam.block.energy import Kept, Told, listen, measure
 from coordcbam.block.options import OptionTypeError
 from coordcbam.block.state import WideBuffers
 from coordcbam.block.stats import Stats, ratio, spread
@@ -48,12 +48,16 @@ class GuardedResidual(WideBuffers):
     _own = ("tally",)
     bypassed = False
     calibrating = False
+    # Whether a measured forward also writes ``stats``: a monitor asks only for those that it reads.
+    detailed = True
 
     def __init__(self, mix: MixConfig | None, rescue: RescueConfig | None) -> None:
         super().__init__()
         for name, part, kind in (("mix", mix, MixConfig), ("rescue", rescue, RescueConfig)):
             if part is not None and not isinstance(part, kind):
                 raise OptionTypeError(f"{name}={shown(part)}: expected a {kind.__name__} or None")
+        if rescue is not None and rescue.targets and rescue.r_min is None:
+            raise OptionTypeError("rescue.r_min=None: expected a number; CoordCBAM derives it")
         self.mix = mix  # None: alpha is 1, and only the rescue mixes
         self.rescue = rescue
         self.monitor = rescue is not None and rescue.monitor
@@ -132,6 +136,12 @@ class GuardedResidual(WideBuffers):
         acts = self._acts()
         if not (acts or traced or self._judges()):
             return self._mixed(x, y, change, self._at_rest(alpha)), None
+        if self.targets and not (self.detailed or traced):
+            with torch.no_grad():
+                told = listen(x, y, y - x if change is None else change, alpha)
+                r_hat = self._counted(told, acts=acts)
+            alpha_eff = self._at_rest(alpha, r_hat)
+            return self._mixed(x, y, change, alpha_eff), None
         observe = self._by_target if self.targets else self._by_notebook
         first, last, alpha_eff = observe(x, y, change, alpha, acts=acts)
         with torch.no_grad():
@@ -159,17 +169,21 @@ class GuardedResidual(WideBuffers):
         """The fields before and after alpha and the maps, and ``alpha_eff``, by our rule."""
         with torch.no_grad():
             kept = measure(x, y, y - x if change is None else change, alpha)
-            if acts:
-                self.tally.add_(kept.tally.to(self.tally))
-            r_hat = self._expected(kept)
+            r_hat = self._counted(kept, acts=acts)
             first = [*kept.std.unbind(), *ratio(kept.std[1:], kept.std[0]).unbind(), r_hat]
         return first, [kept.rho, kept.rms, self.skipped], self._at_rest(alpha, r_hat)
+
+    def _counted(self, told: Told | Kept, *, acts: bool) -> Tensor:
+        """What is expected to be kept of this batch; the tally has it, if it counts."""
+        if acts:
+            self.tally.add_(told.tally.to(self.tally))
+        return self._expected(told)
 
     def _judges(self) -> bool:
         """Whether this forward needs its own numbers although they do not count."""
         return False
 
-    def _expected(self, kept: Kept) -> Tensor:  # noqa: ARG002
+    def _expected(self, told: Told | Kept) -> Tensor:  # noqa: ARG002
         """What the block is expected to keep of this batch: the average before it."""
         return self.r_ema
 

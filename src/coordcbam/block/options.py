@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_INT32 = 2**31 - 1  # beyond it torch's own errors begin
+
+
 class OptionValueError(UsageError):
     """A value outside its option's range."""
 
@@ -106,11 +109,16 @@ class Rule:
             raise OptionTypeError(self.refusal(value))
         if not self._inside(value):
             raise OptionValueError(self.refusal(value))
+        if self.kind is int and abs(value) > _INT32:
+            raise OptionValueError(self.refusal(value, "; a 32-bit integer has to hold it"))
+        if self.kind is float and not self._inside(_in_float32(value)):
+            raise OptionValueError(self.refusal(value, f"; float32 makes it {_in_float32(value)}"))
         return value
 
-    def refusal(self, value: Any) -> str:
+    def refusal(self, value: Any, also: str = "") -> str:
         """The error's text: owner, field, value, rule and flag."""
-        return f"{self.owner}.{self.name}={shown(value)}: expected {self.expected} ({self.alias})"
+        given = f"{self.owner}.{self.name}={shown(value)}"
+        return f"{given}: expected {self.expected}{also} ({self.alias})"
 
     def _inside(self, value: Any) -> bool:
         if self.words:
@@ -125,6 +133,14 @@ class Rule:
     def alias(self) -> str:
         """Whose name the flag is, as it stands in error messages."""
         return f"{'flag' if self.ours else 'notebook'}: {self.flag}"
+
+
+def _in_float32(value: float) -> float:
+    """The number as the block's arithmetic has it: 0 under the normal range, infinite over it."""
+    size = abs(value)
+    if size < 2.0**-126:
+        return 0.0
+    return value if size < 2.0**128 else math.copysign(math.inf, value)
 
 
 def option(default: Any, flag: str, help: str, **rule: Any) -> Any:  # noqa: A002

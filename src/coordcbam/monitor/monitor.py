@@ -29,7 +29,8 @@ class Monitor:
     has a monitor and calls it; only the first one writes.
 
     Writes ``<out_dir>/coordcbam/``: ``run.json``, ``monitor.csv`` (one line a block every ``every``
-    steps, read with one transfer for all blocks), ``metrics.csv`` and ``events.jsonl``. The folder
+    steps, read with one transfer for all blocks; in between the blocks measure only what moves
+    their averages), ``metrics.csv`` and ``events.jsonl``. The folder
     of an interrupted run is continued.
 
     Args:
@@ -80,7 +81,7 @@ class Monitor:
         known = versions is None or isinstance(versions, Mapping)
         _check("versions", versions, "a mapping of names to versions", known)
         for _, block in found:
-            block.monitor = True
+            block.monitor = block.detailed = True
         self.model = model
         self.every = every
         self.commits = commits
@@ -126,9 +127,20 @@ class Monitor:
         if epoch is not None:
             _check("epoch", epoch, "an integer >= 0", _counts(epoch, 0))
             self.epoch = epoch
-        due = (self.steps - self._first_step) % self.every == 0
+        due = self._due()
         self.steps += 1
-        return self.record() if due else None
+        readings = self.record() if due else None
+        self._ask(self._due())
+        return readings
+
+    def _due(self) -> bool:
+        """Whether the step that is now counted is one to read after."""
+        return (self.steps - self._first_step) % self.every == 0
+
+    def _ask(self, detailed: bool) -> None:  # noqa: FBT001
+        """Have the next forwards write all their numbers, or only what moves the average."""
+        for _, block in blocks(self.model):
+            block.detailed = detailed
 
     def record(self) -> dict[str, dict[str, float]]:
         """Read every block now and write the rows and what they mean."""
@@ -149,6 +161,7 @@ class Monitor:
 
     def close(self, *, status: str = "finished", result: Mapping[str, float] | None = None) -> None:
         """Write the run's end; the files are complete at any moment before it, too."""
+        self._ask(detailed=True)
         if self._writer is not None:
             self._writer.finish(status, result=result)
             self._writer.close()

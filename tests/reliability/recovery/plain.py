@@ -27,17 +27,21 @@ def train(clock: Clock, folder: Path) -> None:
     example = loop()
     images, labels = (found[:PICTURES] for found in example.digits())
     images[7] = torch.nan  # so that steps are skipped, too
-    split_save(clock, example)
+    split(clock, example)
     with clock.region("run"):
         training = example.train(folder, images, labels, STEPS)
     torch.save(training.state_dict(), folder / "end.pt")
 
 
-def split_save(clock: Clock, example: Any) -> None:
-    """Put regions around the example's ``save`` and around its writing, done in pieces."""
-    save, dump = example.save, torch.save
+def split(clock: Clock, example: Any) -> None:
+    """Put regions around each step, each save, and its writing, which is done in pieces."""
+    advance, save, dump = example.Training.advance, example.save, torch.save
 
-    def write(state: Any, file: Any) -> None:
+    def in_step(training: Any, *batch: torch.Tensor) -> None:
+        with clock.region("step"):
+            advance(training, *batch)
+
+    def in_pieces(state: Any, file: Any) -> None:
         whole = io.BytesIO()
         dump(state, whole)
         with clock.region("write"):
@@ -45,10 +49,10 @@ def split_save(clock: Clock, example: Any) -> None:
                 file.write(whole.getvalue()[start : start + PIECE])
                 file.flush()
 
-    def example_save(state: Any, path: Path) -> None:
-        torch.save = write  # torch's own is one call: no kill would find half a file
+    def in_save(state: Any, path: Path) -> None:
+        torch.save = in_pieces  # torch's own is one call: no kill would find half a file
         with clock.region("save"):
             save(state, path)
         torch.save = dump
 
-    example.save = example_save
+    example.Training.advance, example.save = in_step, in_save

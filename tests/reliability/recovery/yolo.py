@@ -93,13 +93,19 @@ def keep_diary(folder: Path, model: Any) -> None:
 
 
 def split(clock: Clock) -> None:
-    """Put regions around saving and around the writing of checkpoints, which is done in pieces.
+    """Put regions around each step, each save, and its writing, which is done in pieces.
 
     ``write`` while it trains; ``rewrite`` when the optimizer is stripped at the end.
     """
+    from ultralytics.nn.tasks import BaseModel
+
     from coordcbam.hosts.ultralytics import Monitored
 
-    save, dump, write = Monitored.save_model, torch.save, Path.write_bytes
+    loss, save, dump, write = BaseModel.loss, Monitored.save_model, torch.save, Path.write_bytes
+
+    def in_step(network: Any, *args: Any, **kwargs: Any) -> Any:
+        with clock.region("step"):
+            return loss(network, *args, **kwargs)
 
     def in_pieces(region: str, path: Path, data: bytes) -> None:
         with clock.region(region), path.open("wb") as file:
@@ -124,4 +130,5 @@ def split(clock: Clock) -> None:
         with clock.region("save"):
             return save(trainer)
 
-    Path.write_bytes, torch.save, Monitored.save_model = write_bytes, torch_save, save_model
+    BaseModel.loss, Monitored.save_model = in_step, save_model
+    Path.write_bytes, torch.save = write_bytes, torch_save
