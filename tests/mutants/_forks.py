@@ -4,6 +4,8 @@ The parent has torch and pytest imported and has run no operation of torch's, so
 exists that a fork would lose.
 """
 
+import contextlib
+import gc
 import os
 import re
 import signal
@@ -55,39 +57,50 @@ def warm_up() -> None:
     import torch
 
     del hypothesis, pytest, torch
+    gc.collect()
+    gc.freeze()  # pytest collects garbage often: what is here already need not be looked through
 
 
 def run_all(jobs: list[Job], at_once: int) -> Iterator[Ended | None]:
     """Run every job, ``at_once`` at a time; None now and then, while nothing has ended."""
-    waiting, running = list(reversed(jobs)), {}
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            job = waiting.pop()
-            running[_forked(job)] = (job, time.monotonic())
-        ended = None
-        for pid, (job, start) in running.items():
-            seconds = time.monotonic() - start
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                ended = pid, Ended(job, os.waitstatus_to_exitcode(status), seconds)
-                break
-            if seconds > LIMIT:
-                os.killpg(pid, signal.SIGKILL)  # its own children too
-                os.waitpid(pid, 0)
-                ended = pid, Ended(job, TIMED_OUT, seconds)
-                break
-        if ended is None:
+    waiting: list[Job] = list(reversed(jobs))
+    running: dict[int, tuple[Job, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop()
+                running[_forked(job)] = (job, time.monotonic())
+            for pid, (job, start) in list(running.items()):
+                seconds = time.monotonic() - start
+                status = _status(pid, stop=seconds > LIMIT)
+                if status is not None:
+                    del running[pid]
+                    yield Ended(job, status, seconds)
             time.sleep(0.05)
             yield None
-        else:
-            del running[ended[0]]
-            yield ended[1]
+    finally:  # interrupted: leave nothing running
+        for pid in running:
+            _status(pid, stop=True)
+
+
+def _status(pid: int, *, stop: bool) -> int | None:
+    """A child's exit status, or None while it runs; one to ``stop`` is killed with its children."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        return os.waitstatus_to_exitcode(status)
+    if not stop:
+        return None
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return TIMED_OUT
 
 
 def _forked(job: Job) -> int:
     """Start the job in a child that leads a process group of its own."""
     pid = os.fork()
     if pid:
+        with contextlib.suppress(OSError):  # whoever is first, the child or we
+            os.setpgid(pid, pid)
         return pid
     status = 3  # pytest's "internal error", unless it says otherwise
     try:
