@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLASSES = 10
-_OF_BLOCKS = 1_000_003  # a block draws from a stream of its own, so the backbone is every arm's
+_OF_BLOCKS = 1_000_003  # blocks draw from a stream of their own
 
 
 class Stack(nn.Module):

@@ -27,6 +27,12 @@ LOG = STEP3.replace(ca_space="log", coord_space="log")
         (STEP3.replace(residual=False), 0.4225, 2.16, 1.0),
         (STEP3.replace(learnable_alpha=True), 0.4225, 2.16, 1.0),
         (STEP3.replace(coord_learnable_alpha=False), 1 + 0.75 * (0.65 * 0.6815 - 1), 1.87, 1.0),
+        (
+            LOG.replace(coord_learnable_alpha=False),
+            1 + 0.75 * (1.6**-0.7 / 1.35 - 1),
+            1 + 0.75 * (1.35 * 1.6**0.7 - 1),
+            1.0,
+        ),
         (STEP3.replace(coord_use_spatial_gate=True), 1 + 0.75 * (0.65**3 - 1), 2.437, 1.0),
         (STEP2.replace(beta_ca=2.0), 1 + 0.75 * (-1.0 - 1), 1.0, None),
         (STEP2.replace(coord_beta=-1.0), 1 + 0.75 * (0.65 - 1), 1.45, None),
@@ -241,3 +247,20 @@ def test_notes_say_why():
     (line,) = [note for note in certify(STEP3.replace(r_min=0.5)).notes if "cannot fire" in note]
     assert "false alarm" not in line
     assert any("measured and nothing acts" in n for n in certify(IDLE_CASES["watch"]).notes)
+
+
+@pytest.mark.parametrize(
+    ("config", "idle", "acts"),
+    [
+        (STEP2, "alpha_eff_min", "min_rescue_ratio"),
+        (STEP2.replace(rescue_mode="alpha_floor"), "min_rescue_ratio", "alpha_eff_min"),
+        (STEP3.replace(ca_fusion="sum"), "ca_fusion_router_hidden", "r_min"),
+        (STEP3, "coord_head_init_std", "ca_fusion_router_hidden"),
+        (LOG, "coord_beta", "beta_ca"),
+        (STEP3.replace(rescue_mode="watch", r_min=0.5), "r_min", "coord_beta"),
+    ],
+)
+def test_which_options_are_idle(config, idle, acts):
+    found = certify(config).idle
+    assert idle in found
+    assert acts not in found

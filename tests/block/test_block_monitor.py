@@ -358,3 +358,12 @@ def test_a_learnable_alpha_learns_through_the_rescue():
     block(torch.randn(2, 8, 6, 5)).square().sum().backward()
     assert block.alpha_raw.grad.abs() > 0
     assert last(block).alpha_eff < last(block).alpha
+
+
+def test_a_trace_of_a_bypassed_block_shows_what_it_returns():
+    block = block_with().eval()
+    x = torch.randn(2, 8, 6, 5)
+    attended = block.trace(x).out
+    block.bypassed = True
+    assert torch.equal(block.trace(x).out, x)
+    assert not torch.equal(attended, x)

@@ -215,3 +215,11 @@ def test_torch_save_of_the_whole_module():
     x = torch.randn(1, 8, 4, 4)
     assert torch.equal(back(x), block(x))
     assert back.config == block.config
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16])
+def test_a_cast_and_a_move_in_one_call(narrow):
+    block = CoordCBAM(8).to(device="meta", dtype=narrow)
+    for state in (block.r_ema, block.stats, block.tally):
+        assert state.is_meta
+        assert state.dtype == torch.float32

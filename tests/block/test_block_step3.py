@@ -105,6 +105,7 @@ def test_a_centred_scale_is_never_negative(flags):
         ({"ca_space": "gate"}, "init='identity': expected 'lin' or 'log'"),
         ({"coord_space": "gate"}, "init='identity': expected 'lin' or 'log'"),
         ({"coord_scale_min": 1.1}, "expected 1 between them"),
+        ({"coord_scale_min": 0.5, "coord_scale_max": 0.9}, "expected 1 between them"),
         ({"ca_t_min": 1.0, "ca_t_max": 1.0}, "t_map='sigmoid': expected 'softplus' unless"),
         ({"coord_space": "log", "coord_scale_max": 1.0}, "scale_max=1.0: expected a number > 1"),
         ({"r_min": 1.0}, "r_min=1.0: expected a number < 1"),
@@ -223,6 +224,7 @@ FORMS = {
     "step3": BlockConfig.step3(),
     "log": BlockConfig.step3().replace(**SPACES["log"]),
     "calibrated": BlockConfig.step2().replace(init="calibrated"),
+    "one gate": BlockConfig.step2().replace(ca_space="log"),
 }
 
 
@@ -266,3 +268,42 @@ def test_an_unreachable_rescue_warns_where_the_block_is_built():
         step3(r_min=0.57)
         step3(r_min=0.5, rescue_mode="watch")
         CoordCBAM(8, BlockConfig.step2())
+
+
+# --- edges ----------------------------------------------------------------------------------------
+
+
+def test_log_has_its_reach_from_scale_max_alone():
+    x = torch.randn(2, 8, 5, 4)
+    loose, tight = (
+        closed(step3(**SPACES["log"], coord_scale_min=low)).eval()(x) for low in (0.6, 1.0)
+    )
+    assert torch.equal(loose, tight)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"coord_beta": 1.0}, {"coord_use_spatial_gate": True}, {"coord_init_alpha": 0.2}],
+    ids=["default", "clamped", "spatial", "faint masks"],
+)
+def test_a_calibrated_block_with_every_gate_at_one_half_is_the_identity(flags):
+    block = CoordCBAM(8, BlockConfig.step2(init="calibrated", **flags)).eval()
+    lasts = [block.ca.fc2, block.coord.h_attention_head, block.coord.w_attention_head]
+    if block.config.coord.use_spatial_gate:
+        lasts.append(block.coord.spatial_gate_pw)
+    for parameter in nn.ModuleList(lasts).parameters():
+        nn.init.zeros_(parameter)
+    x = torch.randn(2, 8, 5, 4)
+    trace = block.trace(x)
+    torch.testing.assert_close(trace.out, x)
+    if set(flags) <= {"coord_init_alpha"}:  # the mean is of the gates alone, before the clamp
+        assert trace.stats.gain_mean.item() == pytest.approx(1.0)
+
+
+def test_a_few_tensors_are_nobodys():
+    """One gate's weights, as of a warm start, may be loaded into any block."""
+    whole = CoordCBAM(8, BlockConfig.step2()).state_dict()
+    few = {key: value for key, value in whole.items() if key.startswith("ca.fc")}
+    block = step3()
+    block.load_state_dict(few, strict=False)
+    assert torch.equal(block.ca.fc1.weight, few["ca.fc1.weight"])

@@ -337,3 +337,80 @@ def test_averages_resume_from_a_state():
         commit_(trial)
     assert torch.equal(block.r_ema, twin.r_ema)
     assert block.updates.item() == twin.updates.item() == 4
+
+
+# --- narrow dtypes --------------------------------------------------------------------------------
+
+NARROW = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_narrow_numbers_against_their_definition(dtype):
+    x = (100.0 * torch.randn(3, 4, 6, 5)).to(dtype)
+    y = (x * torch.rand(3, 4, 1, 1)).to(dtype)
+    x[1] = y[1] = 0.0
+    kept = measure(x, y, y - x, ALPHA)
+    mix = x.double() + 0.75 * (y.double() - x.double())
+    loud = [0, 2]
+    assert kept.rho.item() == pytest.approx(rho_of(x[loud], mix[loud]), rel=1e-6)
+    assert kept.tally.tolist() == pytest.approx([2 * kept.rho.item(), 2.0, 0.0, 0.0])
+    for measured, signal in zip(kept.std, (x, y, mix), strict=True):
+        std = signal.double().flatten(1).std(dim=1, unbiased=False).mean().item()
+        assert measured.item() == pytest.approx(std, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_a_change_that_rounds_to_minus_the_input_is_measured_itself(dtype):
+    """``y - x`` is -1 in bfloat16 for a signal kept to a thousandth: nothing would seem left."""
+    x = torch.ones(1, 2, 4, 4, dtype=dtype)
+    y = (1e-3 * x).to(dtype)
+    kept = measure(x, y, y - x, torch.ones(()))
+    assert kept.rho.item() == pytest.approx(y[0, 0, 0, 0].item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [-30, -20, 15])
+def test_bfloat16_is_measured_where_float32_squares_end(exponent):
+    x = (10.0**exponent * (1.0 + torch.rand(2, 3, 4, 4))).bfloat16()
+    kept = measure(x, 0.5 * x, -0.5 * x, ALPHA)
+    assert kept.rho.item() == pytest.approx(0.625, rel=1e-3)
+    assert kept.tally[1:].tolist() == [2, 0, 0]
+
+
+def test_bfloat16_beyond_float32_squares_is_unusable():
+    x = torch.randn(4, 2, 5, 5).bfloat16()
+    x[2, 1, 3, 4] = 1e30
+    assert measure(x, 0.5 * x, -0.5 * x, ALPHA).tally.tolist() == [0, 0, 1, 0]
+
+
+# --- what tells nothing ---------------------------------------------------------------------------
+
+
+def test_a_sample_that_the_block_drowns_is_left_out():
+    """Of an output a thousand times as loud, float32 cannot tell how much was the input."""
+    x = torch.randn(3, 2, 5, 5)
+    y = 0.5 * x
+    x[1] *= 1e-3
+    kept = measure(x, y, y - x, ALPHA)
+    assert kept.tally.tolist() == pytest.approx([2 * 0.625, 2, 0, 0])
+
+
+# --- bad micro-batches ----------------------------------------------------------------------------
+
+
+def test_a_bad_micro_batch_costs_itself_and_counts_its_step_once():
+    block = shaken(step3())
+    twin, good = copy.deepcopy(block), torch.randn(2, 8, 5, 5)
+    for x in (good, math.nan * good, math.inf * good):
+        block(x)
+    for x in (good, 0.0 * good):  # silence is no fault where the step has a signal
+        twin(x)
+    for each in (block, twin):
+        commit_(each)
+    assert torch.equal(block.r_ema, twin.r_ema)
+    assert block.r_ema != 1.0
+    assert (block.updates, block.skipped) == (1, 1)
+    assert (twin.updates, twin.skipped) == (1, 0)
+    block(math.nan * good)
+    commit_(block)
+    assert torch.equal(block.r_ema, twin.r_ema)
+    assert (block.updates, block.skipped) == (1, 2)

@@ -214,3 +214,16 @@ def test_timm_and_ultralytics_blocks():
     assert bare < 0.1
     assert kept == pytest.approx(0.9**3, abs=0.02)
     assert all(row.keeps < 0.6 for row in done.rows)
+
+
+def test_calibration_runs_in_eval_mode_once_and_is_over():
+    model = nn.Sequential(nn.BatchNorm2d(3), Halve()).train()
+    before = copy.deepcopy(model.state_dict())
+    cc.guard_(model, "1", calibrate=X)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    assert model.training
+    ((_, guard),) = cc.blocks(model)
+    with torch.no_grad():
+        model.eval()(3.0 * X)
+    cc.commit_(model)
+    assert guard.updates == 1

@@ -103,3 +103,15 @@ def test_the_monitor_commits_unless_told_otherwise(tmp_path):
 def test_monitor_commits_is_a_bool(commits, tmp_path):
     with pytest.raises(ValueError, match=r"Monitor\.commits"):
         cc.Monitor(nn.Sequential(step3()), tmp_path, commits=commits)
+
+
+def test_a_guarded_blocks_own_scalars_are_not_ours():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.tensor(1.0))  # free to decay as its author meant
+
+        def forward(self, x):
+            return self.gamma * x
+
+    assert scalars(nn.Sequential(cc.Guard(Scaled()))) == []

@@ -349,3 +349,16 @@ def test_diagnosis_keeps_blocks_apart():
         ("a", "suppressing"),
         ("b", "suppressing"),
     ]
+
+
+def test_a_closed_monitor_leaves_blocks_that_write_all_their_numbers(tmp_path):
+    """Whatever step it was closed at; another reader would find the numbers of an old batch."""
+    model = model_of(1)
+    with cc.Monitor(model, tmp_path, every=10) as monitor:
+        model(batch())
+        monitor.step()
+    ((_, block),) = cc.blocks(model)
+    assert block.detailed
+    before = block.stats.clone()
+    model(batch(scale=2.0))
+    assert Stats(*block.stats).x_std > 1.5 * Stats(*before).x_std

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from coordcbam._support.errors import UsageError
+from coordcbam._support.files import write_atomically
 from coordcbam.records import Event, Place, RunInfo, RunWriter, read_run
 
 FIELDS = ["r_out_pre", "alpha"]
@@ -178,3 +179,26 @@ def test_leaving_the_context_sets_the_status(tmp_path):
     assert read_run(tmp_path / "bad").info.status == "failed"
     assert read_run(tmp_path / "bad").info.notes == ("RuntimeError: out of memory",)
     assert read_run(tmp_path / "own").info.status == "failed"
+
+
+def test_a_reader_has_the_old_file_or_the_new_one_whole(tmp_path):
+    path = tmp_path / "run.json"
+    write_atomically(path, "old" * 1000)
+    with path.open() as opened_before:
+        write_atomically(path, "new")
+        assert opened_before.read() == "old" * 1000
+    assert path.read_text() == "new"
+
+
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    write_atomically(path, "old")
+
+    def full(_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]

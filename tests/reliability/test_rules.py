@@ -1,7 +1,5 @@
 """The target rescue's promises, each over a thousand drawn examples."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,7 +141,7 @@ def test_train_and_eval_are_one_function_while_the_rescue_acts(figure):
 
 SCALES = {
     torch.float32: (-15, 15),
-    torch.bfloat16: (-37, 38),  # normal numbers: 1.2e-38 to 3.4e38
+    torch.bfloat16: (-37, 17),  # from the least normal number to where a batch counts as overflown
     torch.float16: (-4, 4),  # 6.1e-5 to 6.6e4
 }
 
@@ -163,10 +161,9 @@ def test_the_ratio_is_exact_for_every_scale_of_the_input(dtype, figure):
         alpha = torch.tensor(0.75)
         wide, out = x.double().flatten(1), y.double().flatten(1)
         exact = 1 + 0.75 * ((wide * out).sum(1) / (wide * wide).sum(1) - 1)
-        worst = max(worst, abs(measure(x, y, y - x, alpha).rho.item() / exact.mean().item() - 1))
-        tried += 1
+        error = abs(measure(x, y, y - x, alpha).rho.item() / exact.mean().item() - 1)
+        assert error <= 1e-3, exponent
+        worst, tried = max(worst, error), tried + 1
     assert tried >= high - low - 1
-    assert worst <= 1e-3
     name = str(dtype).removeprefix("torch.")
     figure(f"ratio exact, {name} 1e{low} to 1e{high}", f"off by at most {worst:.1e}", "1e-3")
-    assert not math.isnan(worst)

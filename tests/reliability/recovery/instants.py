@@ -1,4 +1,4 @@
-"""Which instants: drawn from a fixed seed, over the whole run and inside its saves."""
+"""Which instants: drawn from a fixed seed, over the whole run, in its steps and in its saves."""
 
 import random
 from collections.abc import Mapping, Sequence
