@@ -1,6 +1,7 @@
 """``make reliability``: run the reliability tests and print their figures, one line each."""
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -55,9 +56,9 @@ def main() -> int:
     figures = Figures()
     words = [str(HERE), "-n", "2", "-q", "--no-header"]
     console = Console(stderr=args.json)
-    if args.json:  # workers and pytest print to stdout; the document has to be alone there
-        words += ["-p", "no:terminal"]
-    status = pytest.main(words, plugins=[figures])
+    # The document has to be alone on stdout.
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+        status = pytest.main(words, plugins=[figures])
     rows = [*sorted(figures.rows, key=lambda row: str(row["test"])), *_monitor_cost()]
     table = Table("figure", "measured", "bar", "", title="Reliability, figure by figure")
     for row in rows:
@@ -65,7 +66,8 @@ def main() -> int:
         table.add_row(*cells, "[green]held[/]" if row["held"] else "[red]NOT HELD[/]")
     console.print(table)
     if args.json:
-        json.dump({"held": all(row["held"] for row in rows), "figures": rows}, sys.stdout)
+        held = status == 0 and all(row["held"] for row in rows)
+        json.dump({"held": held, "figures": rows}, sys.stdout)
         sys.stdout.write("\n")
     return int(status) or int(not all(row["held"] for row in rows))
 
