@@ -31,7 +31,7 @@ reliability: $(VENV)/.dev ## the reliability table, figure by figure (ARGS=--jso
 mutants: $(VENV)/.dev ## plant every listed fault and see whether the tests notice
 	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
-stress: $(VENV)/.dev ## ten attention blocks in a net without normalisation: who survives
+stress: $(VENV)/.dev ## attention blocks, rescues and controls in a net without normalisation (about 6 minutes)
 	@$(BIN)/python -m evidence.stress $(ARGS)
 
 docs: $(VENV)/.dev ## write the generated documentation: the table of options
