@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from coordcbam import BlockConfig, CoordCBAM, GuardedResidual, MixConfig, RescueConfig, Stats
 from coordcbam.block import OptionTypeError
+from coordcbam.kernels import Pair
 from coordcbam.notebook import step1, step2
 
 SUPPRESSING = {"beta_ca": 1.0, "coord_beta": 1.0, "coord_scale_min": 1e-3, "alpha_init": 0.95}
@@ -341,7 +342,7 @@ class Halved(GuardedResidual):
 
     def forward(self, x):
         stats = [torch.zeros(())] * (len(Stats._fields) - 11)
-        return self.blend(x, x * 0.5, lambda: stats, traced=False)[0]
+        return self.blend(Pair(x, x * 0.5), lambda: stats, traced=False)[0]
 
 
 def test_the_mix_serves_any_block():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from _support.measured import measure
 from _support.shaken import closed, shaken, step3
 from coordcbam import CoordCBAM, Guard, Stats, commit_
-from coordcbam.block.energy import measure
 from coordcbam.block.target import share
 
 ALPHA = torch.tensor(0.75)

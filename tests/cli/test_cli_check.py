@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from coordcbam.block import BlockConfig, ChannelGate, CoordCBAM, CoordGate, GuardedResidual
+from coordcbam.kernels import table
 from coordcbam.notebook.checklist import checklist
 
 NAMES = [check.name for check in checklist(BlockConfig.step2())]
@@ -41,7 +42,7 @@ def test_json_is_the_whole_of_stdout(call: Callable[..., Any]) -> None:
     assert "temperature clamp" in done.err  # the table is still there to read
 
 
-def unclamped(self: ChannelGate, like: Tensor) -> Tensor:
+def unclamped(self: ChannelGate, like: Tensor, _: Tensor | None = None) -> Tensor:
     return self.T.to(like)
 
 
@@ -116,6 +117,7 @@ def test_a_broken_mechanism_fails_its_own_check(
     monkeypatch: pytest.MonkeyPatch,
     call: Callable[..., Any],
 ) -> None:
+    monkeypatch.setattr(table, "_chosen", "plain")  # which calls the layers that are broken here
     monkeypatch.setattr(owner, method, fault)
     done = call("check", "--json", "--preset", preset)
     assert done.status == 1

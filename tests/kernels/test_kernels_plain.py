@@ -1,13 +1,10 @@
-"""The oracle's operations, one by one, and the table they are chosen from."""
-
-import subprocess
-import sys
+"""The oracle's operations, one by one."""
 
 import pytest
 import torch
 
-from coordcbam import CoordCBAM
-from coordcbam.kernels import KERNELS, Gain, Kernel, active, plain, use
+from coordcbam.kernels import Gain, plain
+from coordcbam.kernels.elementwise import soften
 
 
 def test_uninitialised_memory_is_nan_here():
@@ -80,10 +77,10 @@ def test_apply_gain_element_by_element(spatial, beta, clamp):
 
 def test_soften():
     gate = torch.rand(7)
-    assert plain.soften(gate, None) is gate
-    assert torch.equal(plain.soften(gate, 0.0), torch.ones(7))
-    torch.testing.assert_close(plain.soften(gate, 1.0), gate)
-    assert plain.soften(torch.tensor(0.0), 0.35).item() == pytest.approx(0.65)
+    assert soften(gate, None) is gate
+    assert torch.equal(soften(gate, 0.0), torch.ones(7))
+    torch.testing.assert_close(soften(gate, 1.0), gate)
+    assert soften(torch.tensor(0.0), 0.35).item() == pytest.approx(0.65)
 
 
 def test_inputs_are_not_written_to():
@@ -93,53 +90,3 @@ def test_inputs_are_not_written_to():
     plain.pool(x)
     plain.apply_gain(gain(scaled=x))
     assert torch.equal(x, before)
-
-
-def test_every_block_uses_the_active_kernel(monkeypatch):
-    seen = []
-
-    def watched(name):
-        def run(*args):
-            seen.append(name)
-            return getattr(plain, name)(*args)
-
-        return run
-
-    probe = Kernel(
-        name="probe",
-        **{name: watched(name) for name in ("profile", "gates", "apply_gain")},
-    )
-    monkeypatch.setitem(KERNELS, "probe", probe)
-    block, x = CoordCBAM(8), torch.randn(1, 8, 4, 4)
-    want = block(x)
-    try:
-        use("probe")
-        assert active() is probe
-        assert torch.equal(block(x), want)
-        assert seen == ["gates", "apply_gain"]
-    finally:
-        use("plain")
-    assert active().name == "plain"
-
-
-def test_an_unknown_kernel_names_the_known():
-    with pytest.raises(ValueError, match="kernel 'fast': expected one of 'plain'"):
-        use("fast")
-    assert active().name == "plain"
-
-
-def test_the_environment_chooses(child_environment):
-    code = "from coordcbam.kernels import active; print(active().name)"
-    for name, status, word in (
-        ("plain", 0, "plain"),
-        ("fast", 1, "kernel 'fast': expected one of"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**child_environment, "COORDCBAM_KERNEL": name},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status
-        assert word in done.stdout + done.stderr

@@ -218,7 +218,7 @@ def test_the_block_is_its_parts():
     for module in (step1, step2):
         block = module.CBAMChannelPlusCoord(8, residual=False)
         x = x_of()
-        assert torch.equal(block.coord(block.ca(x)[0]), block(x))
+        torch.testing.assert_close(block.coord(block.ca(x)[0]), block(x))
 
 
 # --- section 8 ------------------------------------------------------------------------------------

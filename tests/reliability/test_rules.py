@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from _support.measured import measure
 from _support.shaken import closed, shaken, step3
 from coordcbam import BlockConfig, CoordCBAM, commit_
-from coordcbam.block.energy import measure
 from coordcbam.block.target import share
 
 EXAMPLES = 1000

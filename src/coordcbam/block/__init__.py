@@ -20,6 +20,7 @@ from coordcbam.block.config import (
     all_rules,
 )
 from coordcbam.block.coord import CoordGate
+from coordcbam.block.deploy import DeployedCBAM, deploy
 from coordcbam.block.guard import Guard
 from coordcbam.block.mix import GuardedResidual
 from coordcbam.block.options import OptionTypeError, OptionValueError, Rule
@@ -35,6 +36,7 @@ __all__ = [
     "CoordConfig",
     "CoordGate",
     "CoordMaps",
+    "DeployedCBAM",
     "GainCertificate",
     "Guard",
     "GuardedResidual",
@@ -50,4 +52,5 @@ __all__ = [
     "UnreachableRescueWarning",
     "all_rules",
     "certify",
+    "deploy",
 ]

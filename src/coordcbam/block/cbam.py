@@ -16,9 +16,10 @@ from coordcbam.block.coord import CoordGate
 from coordcbam.block.form import KEY, form_of, refusal
 from coordcbam.block.mix import GuardedResidual
 from coordcbam.block.ranges import calibration, resolved_r_min
+from coordcbam.block.side import Side
 from coordcbam.block.stats import Stats, describe, wide
-from coordcbam.kernels import Gain, Maps, active
-from coordcbam.kernels.plain import soften
+from coordcbam.kernels import Attended, attend
+from coordcbam.kernels.elementwise import soften
 
 
 @permanent
@@ -112,13 +113,14 @@ class CoordCBAM(GuardedResidual):
         """The attended map, (B, C, H, W)."""
         if self.bypassed:
             return x
-        maps, gain, y = self._attend(x)
-        return self.blend(x, y, lambda: self._described(maps, gain), traced=False)[0]
+        signal = self._attend(x)
+        return self.blend(signal, lambda: self._described(signal), traced=False)[0]
 
     def trace(self, x: Tensor) -> Trace:
         """The same forward, with its maps and numbers; buffers change exactly as in ``forward``."""
-        maps, gain, y = self._attend(x)
-        out, stats = self.blend(x, y, lambda: self._described(maps, gain), traced=True)
+        signal = self._attend(x)
+        out, stats = self.blend(signal, lambda: self._described(signal), traced=True)
+        maps, _ = signal.looked()
         assert stats is not None  # a traced blend always measures
         return Trace(
             out=x if self.bypassed else out,
@@ -127,20 +129,23 @@ class CoordCBAM(GuardedResidual):
             stats=stats,
         )
 
-    def _attend(self, x: Tensor) -> tuple[Maps, Gain, Tensor]:
-        """The maps, their factors and the attended signal ``y``, before the residual mix."""
+    def _attend(self, x: Tensor) -> Attended:
+        """``x`` and the attended signal ``y``, before the residual mix."""
         check_input(x, self.channels, self.ca.fc1.weight, block=type(self).__name__)
-        kernel = active()
-        maps, gain = kernel.gates(x, self.ca, self.coord)
-        y = kernel.apply_gain(gain)
-        return maps, gain, y if self._unit == 1.0 else y / self._unit
+        return attend(x, self.side)
 
-    def _described(self, maps: Maps, gain: Gain) -> list[Tensor]:
+    @property
+    def side(self) -> Side:
+        """Both gates as a kernel meets them."""
+        return Side(self.ca, self.coord, self._unit)
+
+    def _described(self, signal: Attended) -> list[Tensor]:
         """The fields of :class:`Stats` from ``ca_mean`` to ``gain_mean``."""
-        rows, cols = wide(gain.rows).mean(dim=2), wide(gain.cols).mean(dim=3)
-        channel = wide(self.ca.scale(maps.channel))[..., 0]
-        factor = channel * soften(rows * cols, gain.beta) / self._unit
-        return [*describe(maps), factor.mean()]
+        maps, factors = signal.looked()
+        rows, cols = (wide(t).mean(dim=2) for t in factors[1:])
+        beta = self.side.shape.beta
+        gain = wide(factors.channel) * soften(rows * cols, None if beta == 1.0 else beta)
+        return [*describe(maps), gain.mean()]
 
     def _load_from_state_dict(
         self,

@@ -1,7 +1,6 @@
 """The channel gate's side net: which channels to keep, from their means and maxima."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +12,7 @@ from coordcbam.block.bounded import MARGIN, logit_of
 from coordcbam.block.checks import check_channels
 from coordcbam.block.config import ChannelConfig
 from coordcbam.block.options import OptionTypeError, OptionValueError, Rule, checked
-from coordcbam.block.spaces import factor
-
-Elementwise: TypeAlias = Callable[[Tensor], Tensor]
-
-GATES: dict[str, Elementwise] = {"sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}
-
-
-def hswish(x: Tensor) -> Tensor:
-    """``x * relu6(x + 3) / 6``, in the notebook's order of operations.
-
-    >>> hswish(torch.tensor([-3.0, 0.0, 3.0]))
-    tensor([-0., 0., 3.])
-    """
-    return x * F.relu6(x + 3.0) / 6.0
-
-
-ACTIVATIONS: dict[str, Elementwise] = {"relu": F.relu, "silu": F.silu, "hswish": hswish}
+from coordcbam.kernels.elementwise import ACTIVATIONS, GATES, factor
 
 
 @permanent
@@ -104,16 +87,27 @@ class ChannelGate(nn.Module):
             low, high = config.t_min, config.t_max
         return min(max(config.temperature, low), high)
 
-    def temperature(self, like: Tensor) -> Tensor:
-        """The temperature in force, a scalar on the device and in the dtype of ``like``."""
+    @property
+    def raw_temperature(self) -> Tensor:
+        """The tensor that the temperature is made of, a scalar."""
+        if not self.config.learnable_temperature:
+            return self.T
+        return self.t_raw if self.config.t_map == "softplus" else self.t_logit
+
+    def temperature(self, like: Tensor, raw: Tensor | None = None) -> Tensor:
+        """The temperature in force, a scalar on the device and in the dtype of ``like``.
+
+        Args:
+            like: any tensor.
+            raw: what to make it of instead of :attr:`raw_temperature`.
+        """
         config = self.config
-        if not config.learnable_temperature:
-            t = self.T
-        elif config.t_map == "softplus":
-            t = F.softplus(self.t_raw) + self.eps
-        else:
+        t = self.raw_temperature if raw is None else raw
+        if config.learnable_temperature and config.t_map == "softplus":
+            t = F.softplus(t) + self.eps
+        elif config.learnable_temperature:
             low, high = self._ends()
-            return (low + (high - low) * torch.sigmoid(self.t_logit)).to(like)
+            return (low + (high - low) * torch.sigmoid(t)).to(like)
         t = t.to(device=like.device, dtype=like.dtype)
         if config.t_min is None:
             return t

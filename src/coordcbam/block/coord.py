@@ -1,19 +1,16 @@
 """The coordinate gates' side net: which rows and columns to keep, from their profiles."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coordcbam._support.permanent import permanent
 from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
-from coordcbam.block.channel import ACTIVATIONS
 from coordcbam.block.checks import check_channels
 from coordcbam.block.config import CoordConfig
 from coordcbam.block.options import checked
-from coordcbam.block.spaces import factor, power, soften_centred
 from coordcbam.kernels import Gain, Profile
+from coordcbam.kernels.elementwise import ACTIVATIONS, factor, masked
 
 
 @permanent
@@ -121,14 +118,8 @@ class CoordGate(nn.Module):
 
     def _factor(self, mask: Tensor, alpha_raw: Tensor) -> Tensor:
         """One mask as a factor, at its own strength."""
-        config = self.config
         a = torch.sigmoid(alpha_raw).to(device=mask.device, dtype=mask.dtype)
-        if config.space == "gate":
-            return (1.0 - a) + a * mask
-        if config.space == "lin":
-            return soften_centred(mask, a)
-        assert config.scale_max is not None  # the options demand it in this space
-        return power(mask, math.sqrt(config.scale_max), a)
+        return masked(mask, a, self.config.space, self.config.scale_max)
 
     def extra_repr(self) -> str:
         """Width, and the options that are not the default."""

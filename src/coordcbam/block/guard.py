@@ -10,12 +10,29 @@ from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.checks import SIGNALS, InputError, check_map
 from coordcbam.block.config import RescueConfig
-from coordcbam.block.energy import Kept, Told
+from coordcbam.block.energy import Told
 from coordcbam.block.mix import GuardedResidual
 from coordcbam.block.options import OptionTypeError
 from coordcbam.block.stats import Stats
+from coordcbam.kernels import Pair
 
 _OF_MAPS = Stats._fields.index("gain_mean") - Stats._fields.index("ca_mean") + 1
+
+
+class _FromTheBlock(Pair):
+    """Mixed from y's side, so that alpha = 1 is y exactly."""
+
+    def mixed(self, alpha: Tensor | None) -> Tensor:
+        if alpha is None:
+            return self.y
+        return (self.y - (1.0 - alpha) * self.change).to(self.y.dtype)
+
+
+class _Watched(Pair):
+    """y, whatever alpha."""
+
+    def mixed(self, alpha: Tensor | None) -> Tensor:  # noqa: ARG002
+        return self.y
 
 
 @permanent
@@ -92,24 +109,22 @@ class Guard(GuardedResidual):
             raise InputError(f"Guard: the block made {got} of {tuple(x.shape)}, expected the same")
         if self.bypassed:
             return y
-        return self.blend(x, y, lambda: [x.new_full((), math.nan)] * _OF_MAPS, traced=False)[0]
+        signal = _FromTheBlock(x, y) if self._may_act() else _Watched(x, y)
+        return self.blend(signal, lambda: [x.new_full((), math.nan)] * _OF_MAPS, traced=False)[0]
 
     def _check(self, x: Any, who: str) -> None:
         if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             check_map(x, None, SIGNALS, self.stats.device, who=who)
 
-    def _mixed(self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor) -> Tensor:  # noqa: ARG002
+    def _may_act(self) -> bool:
         assert self.rescue is not None
-        if self.rescue.rescue_mode == "watch" or change is None:
-            return y
-        # From y's side, so that alpha = 1 is y exactly.
-        return (y - (1.0 - alpha) * change).to(y.dtype)
+        return self.rescue.rescue_mode != "watch"
 
     def _judges(self) -> bool:
         # Without gradients too: a checkpointed pass and its recomputation are one function.
         return self.training and self.monitor and not self.bypassed
 
-    def _expected(self, told: Told | Kept) -> Tensor:
+    def _expected(self, told: Told) -> Tensor:
         if not (self.calibrating or self._judges()):
             return self.r_ema
         own, usable = told.rho.to(self.r_ema), told.tally[1] > 0.0

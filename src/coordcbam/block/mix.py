@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,15 @@ from coordcbam._support.errors import shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN, logit_of
 from coordcbam.block.config import MixConfig, RescueConfig
-from coordcbam.block.energy import Kept, Told, listen, measure
+from coordcbam.block.energy import Told, listen, spreads
 from coordcbam.block.options import OptionTypeError
 from coordcbam.block.state import WideBuffers
 from coordcbam.block.stats import Stats, ratio, spread
 from coordcbam.block.target import TALLY, share
+from coordcbam.kernels import Signal
+
+# The fields of Stats before alpha, and those after the maps.
+Numbers: TypeAlias = Callable[[], tuple[list[Tensor], list[Tensor]]]
 
 
 @permanent
@@ -120,36 +124,31 @@ class GuardedResidual(WideBuffers):
         return self._at_rest(self.alpha(self.stats))
 
     def blend(
-        self, x: Tensor, y: Tensor, describe: Callable[[], list[Tensor]], *, traced: bool
+        self, signal: Signal, describe: Callable[[], list[Tensor]], *, traced: bool
     ) -> tuple[Tensor, Stats | None]:
-        """The mix of ``x`` and ``y``, and the batch's numbers if it is monitored or traced.
+        """The mix of a map and its attended signal, and its numbers if monitored or traced.
 
         Args:
-            x: block input, (B, C, H, W).
-            y: attended signal, same shape.
+            signal: the map x and what an attention makes of it.
             describe: gives the fields of :class:`Stats` from ``ca_mean`` to ``gain_mean``; called
                 when needed.
             traced: measure even where the monitor does not (it never acts for a trace's sake).
         """
-        alpha = self.alpha(x)
-        change = y - x if self.mixes else None
+        alpha = self.alpha(signal.x)
         acts = self._acts()
         if not (acts or traced or self._judges()):
-            return self._mixed(x, y, change, self._at_rest(alpha)), None
-        if self.targets and not (self.detailed or traced):
-            with torch.no_grad():
-                told = listen(x, y, y - x if change is None else change, alpha)
-                r_hat = self._counted(told, acts=acts)
-            alpha_eff = self._at_rest(alpha, r_hat)
-            return self._mixed(x, y, change, alpha_eff), None
+            return signal.mixed(self._share(self._at_rest(alpha))), None
         observe = self._by_target if self.targets else self._by_notebook
-        first, last, alpha_eff = observe(x, y, change, alpha, acts=acts)
+        out, alpha_eff, numbers = observe(signal, alpha, acts=acts)
+        if self.targets and not (self.detailed or traced):
+            return out, None
         with torch.no_grad():
-            numbers = [*first, alpha, alpha_eff, *describe(), *last]
-            vector = torch.stack([t.to(self.stats) for t in numbers])
+            first, last = numbers()
+            fields = [*first, alpha, alpha_eff, *describe(), *last]
+            vector = torch.stack([t.to(self.stats) for t in fields])
             if acts:
                 self.stats.copy_(vector)
-        return self._mixed(x, y, change, alpha_eff), Stats(*vector.unbind())
+        return out, Stats(*vector.unbind())
 
     def _acts(self) -> bool:
         """Whether this forward is measured for the average."""
@@ -159,31 +158,39 @@ class GuardedResidual(WideBuffers):
             return self.calibrating or (self.training and torch.is_grad_enabled())
         return self.training
 
-    def _mixed(self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor) -> Tensor:
-        """The mix, ``change`` being ``y - x``; None where nothing is mixed."""
-        return y if change is None else x + alpha * change
+    def _share(self, alpha: Tensor) -> Tensor | None:
+        """What a signal is mixed with; None where nothing is mixed."""
+        return alpha if self.mixes else None
 
     def _by_target(
-        self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor, *, acts: bool
-    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """The fields before and after alpha and the maps, and ``alpha_eff``, by our rule."""
+        self, signal: Signal, alpha: Tensor, *, acts: bool
+    ) -> tuple[Tensor, Tensor, Numbers]:
+        """The mix, ``alpha_eff`` and the numbers, by our rule."""
+        out, alpha_eff, judges = None, alpha, self._judges() or self.calibrating
+        if judges:
+            found = signal.sums(exact=False)
+        else:  # the average is known before: one pass measures and mixes
+            alpha_eff = self._at_rest(alpha)
+            out, found = signal.measured(self._share(alpha_eff))
         with torch.no_grad():
-            kept = measure(x, y, y - x if change is None else change, alpha)
-            r_hat = self._counted(kept, acts=acts)
-            first = [*kept.std.unbind(), *ratio(kept.std[1:], kept.std[0]).unbind(), r_hat]
-        return first, [kept.rho, kept.rms, self.skipped], self._at_rest(alpha, r_hat)
+            told = listen(found, signal.x, alpha)
+            if acts:
+                self.tally.add_(told.tally.to(self.tally))
+            r_hat = self._expected(told)
+        if out is None:
+            alpha_eff = self._at_rest(alpha, r_hat)
+            out = signal.mixed(self._share(alpha_eff))
 
-    def _counted(self, told: Told | Kept, *, acts: bool) -> Tensor:
-        """What is expected to be kept of this batch; the tally has it, if it counts."""
-        if acts:
-            self.tally.add_(told.tally.to(self.tally))
-        return self._expected(told)
+        def numbers() -> tuple[list[Tensor], list[Tensor]]:
+            return [*spreads(found, signal.x, alpha), r_hat], [told.rho, told.rms, self.skipped]
+
+        return out, alpha_eff, numbers
 
     def _judges(self) -> bool:
         """Whether this forward needs its own numbers although they do not count."""
         return False
 
-    def _expected(self, told: Told | Kept) -> Tensor:  # noqa: ARG002
+    def _expected(self, told: Told) -> Tensor:  # noqa: ARG002
         """What the block is expected to keep of this batch: the average before it."""
         return self.r_ema
 
@@ -197,19 +204,25 @@ class GuardedResidual(WideBuffers):
         return alpha * share(r_hat.detach(), rescue.r_min, rescue.r_max).to(alpha)
 
     def _by_notebook(
-        self, x: Tensor, y: Tensor, change: Tensor | None, alpha: Tensor, *, acts: bool
-    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        self, signal: Signal, alpha: Tensor, *, acts: bool
+    ) -> tuple[Tensor, Tensor, Numbers]:
         """The same by the notebook's rules, for which the average moves first."""
         with torch.no_grad():
-            mix = self._mixed(x, y, change, alpha)
-            before, after, mixed = (spread(t) for t in (x, y, mix))
-            r_out = ratio(mixed, before)
+            if signal.x.dtype == torch.float64:  # in which the notebook's own rounding shows
+                std = [spread(t) for t in (signal.x, signal.mixed(None), signal.mixed(alpha))]
+                first = [*std, ratio(std[1], std[0]), ratio(std[2], std[0])]
+            else:
+                first = spreads(signal.sums(exact=True), signal.x, alpha)
             if acts:
-                self._average(r_out)
-            unknown = torch.full_like(r_out, math.nan)
+                self._average(first[-1])
+            unknown = torch.full_like(first[-1], math.nan)
             r_ema = self.r_ema if self.rescue is not None else unknown
-            first = [before, after, mixed, ratio(after, before), r_out, r_ema]
-        return first, [unknown] * 3, self._rescued(alpha) if acts else alpha
+        alpha_eff = self._rescued(alpha) if acts else alpha
+
+        def numbers() -> tuple[list[Tensor], list[Tensor]]:
+            return [*first, r_ema], [unknown] * 3
+
+        return signal.mixed(self._share(alpha_eff)), alpha_eff, numbers
 
     def _average(self, r_out: Tensor) -> None:
         """``r_ema <- m * r_ema + (1 - m) * r_out``, unless ``r_out`` is not finite."""

@@ -8,7 +8,7 @@ import torch
 
 from coordcbam.block.bounded import MARGIN, NOTEBOOKS_MARGIN
 from coordcbam.block.config import BlockConfig
-from coordcbam.block.spaces import factor
+from coordcbam.kernels.elementwise import factor
 
 
 class Range(NamedTuple):

@@ -1,64 +1,28 @@
-"""The arithmetic of the block: the passes over x, behind three operations and one table.
+"""The arithmetic of the block: two passes over x forward, two backward, small nets between.
 
-* ``profile(x)``: means and maxima of rows and columns.
-* ``gates(x, channel, coord)``: the small side nets, on numbers of size (B, C, H + W).
-* ``apply_gain(x, gain)``: multiply the signal by its gates.
-
-``plain`` is the oracle, written as the notebook writes it. A faster twin is one more row of
-:data:`KERNELS`; options and state of the layer do not change with it.
+``plain`` is the oracle, written as the notebook writes it. ``algebra`` (PyTorch), ``cpu`` (C) and
+``triton`` (CUDA) are its faster twins: rows of :data:`KERNELS`, none of which changes an option or
+the state of a layer.
 """
 
-import os
-
-from coordcbam._support.errors import UsageError, nearest
-from coordcbam.kernels import plain
-from coordcbam.kernels.ops import ChannelNet, CoordNet, Gain, Kernel, Maps, Profile
+from coordcbam.kernels.ops import Attended, Gain, Kernel, Profile, Settled, Signal
+from coordcbam.kernels.pair import Pair
+from coordcbam.kernels.side import Maps
+from coordcbam.kernels.table import AUTO, KERNELS, attend, chosen, kernel_for, use
 
 __all__ = [
+    "AUTO",
     "KERNELS",
-    "ChannelNet",
-    "CoordNet",
+    "Attended",
     "Gain",
     "Kernel",
     "Maps",
+    "Pair",
     "Profile",
-    "active",
+    "Settled",
+    "Signal",
+    "attend",
+    "chosen",
+    "kernel_for",
     "use",
 ]
-
-KERNELS: dict[str, Kernel] = {
-    "plain": Kernel(
-        name="plain",
-        profile=plain.profile,
-        gates=plain.gates,
-        apply_gain=plain.apply_gain,
-    ),
-}
-
-
-def _named(name: str) -> Kernel:
-    if name not in KERNELS:
-        raise UsageError(f"kernel {name!r}: expected one of {nearest(name, KERNELS)}")
-    return KERNELS[name]
-
-
-_active = _named(os.environ.get("COORDCBAM_KERNEL", "plain"))
-
-
-def active() -> Kernel:
-    """The kernel every block uses now.
-
-    >>> active().name
-    'plain'
-    """
-    return _active
-
-
-def use(name: str) -> None:
-    """Choose the kernel for every block of this process, by name (or ``COORDCBAM_KERNEL``).
-
-    Raises:
-        UsageError: no kernel of that name.
-    """
-    global _active  # noqa: PLW0603  (one switch for the process, as the environment variable is)
-    _active = _named(name)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from coordcbam.kernels.energies import sums
 from coordcbam.kernels.passes import Factors, Passes, Shape, Statistics
 
 _NARROW = (torch.float16, torch.bfloat16)
@@ -27,22 +28,22 @@ def profile(x: Tensor) -> Statistics:
 
 
 def scale(x: Tensor, factors: Factors, shape: Shape, alpha: Tensor) -> Tensor:
-    """``x * (1 + alpha * (g - 1))``."""
+    """``x * (1 + alpha * (g - 1))``; differentiable."""
     channel = factors.channel[:, :, None, None]
     strength = alpha * channel
     if shape.clamps:
-        return _coordinates(factors, shape).mul_(strength).add_(1.0 - alpha).mul_(x)
+        return _times(x, (1.0 - alpha) + strength * coordinates(factors, shape))
     # rest + by is exactly 1 where channel is 1: neutral factors leave x as it is, to the bit.
     by = shape.beta * strength
     rest = 1.0 + alpha * (channel - 1.0) - by
-    return torch.addcmul(rest, by * factors.rows[..., None], factors.cols[:, :, None]).mul_(x)
+    return _times(x, torch.addcmul(rest, by * factors.rows[..., None], factors.cols[:, :, None]))
 
 
 def measure(x: Tensor, factors: Factors, shape: Shape, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """The same, and the sums that a monitor reads."""
-    attended = _coordinates(factors, shape).mul_(factors.channel[:, :, None, None]).mul_(x)
-    wide = [t.float() if t.dtype in _NARROW else t for t in (x, attended)]
-    return scale(x, factors, shape, alpha), _sums(*wide)
+    gain = coordinates(factors, shape) * factors.channel[:, :, None, None]
+    wide = x.float() if x.dtype in _NARROW else x
+    return scale(x, factors, shape, alpha), sums(x, wide * gain)
 
 
 def factor_gradients(
@@ -52,7 +53,7 @@ def factor_gradients(
     product = grad * x
     whole = product.sum(dim=(2, 3))
     if shape.clamps:
-        k = _coordinates(factors, shape, clamped=False)
+        k = _unclamped(factors, shape)
         inside = (k >= shape.low) & (k <= shape.high)
         through = (product * k.clamp_(shape.low, shape.high)).sum(dim=(2, 3))
         product.mul_(inside)
@@ -88,18 +89,23 @@ def input_gradient(
     return flat.view_as(dx)
 
 
-def _coordinates(factors: Factors, shape: Shape, *, clamped: bool = True) -> Tensor:
+def coordinates(factors: Factors, shape: Shape) -> Tensor:
     """``k``, (B, C, H, W)."""
+    k = _unclamped(factors, shape)
+    return k.clamp(shape.low, shape.high) if shape.clamps else k
+
+
+def _unclamped(factors: Factors, shape: Shape) -> Tensor:
     rest = factors.rows.new_full((), 1.0 - shape.beta)
-    k = torch.addcmul(rest, shape.beta * factors.rows[..., None], factors.cols[:, :, None])
-    return k.clamp_(shape.low, shape.high) if clamped and shape.clamps else k
+    return torch.addcmul(rest, shape.beta * factors.rows[..., None], factors.cols[:, :, None])
 
 
-def _sums(x: Tensor, y: Tensor) -> Tensor:
-    """``<x, x>``, ``<x, y>``, ``<y, y>``, ``sum x`` and ``sum y`` of each sample, (5, B)."""
-    norms = [torch.linalg.vector_norm(t.flatten(2), dim=2) for t in (x, y, y - x)]
-    xx, yy, apart = torch.stack(norms).square().sum(dim=2)
-    return torch.stack([xx, 0.5 * (xx + yy - apart), yy, x.sum((1, 2, 3)), y.sum((1, 2, 3))])
+def _times(x: Tensor, gain: Tensor) -> Tensor:
+    """The product in the layout of x, in the memory of the gain where that is nobody else's."""
+    recorded = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if recorded or gain.requires_grad or x.requires_grad or not x.is_contiguous():
+        return x * gain
+    return gain.mul_(x)
 
 
 PASSES = Passes(

@@ -43,6 +43,11 @@ class _Job(ctypes.Structure):
 
 def supports(x: Tensor) -> str | None:
     """Why these kernels cannot take ``x``; None if they can."""
+    return unfit(x) or missing()
+
+
+def unfit(x: Tensor) -> str | None:
+    """Why ``x`` is nothing for these kernels, whatever the machine; its layout they change."""
     if x.device.type != "cpu":
         return f"x is on {x.device}, not on the CPU"
     if x.dtype != torch.float32:
@@ -51,10 +56,22 @@ def supports(x: Tensor) -> str | None:
         return f"x is not a dense (B, C, H, W): {x.layout}, {x.dim()} dimensions"
     if x.numel() == 0:
         return f"x is empty: {tuple(x.shape)}"
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        return f"x is neither contiguous nor channels_last: strides {x.stride()}"
+    return None
+
+
+def missing() -> str | None:
+    """Why this machine cannot run them; None where it can."""
+    if torch.compiler.is_compiling():
+        return _MISSING  # a graph cannot look for files
     found = _library()
     return found if isinstance(found, str) else None
+
+
+def number(alpha: Tensor) -> float:
+    """The value of a 0-dim tensor on the CPU, read where it lies: no operation of PyTorch."""
+    if alpha.dtype != torch.float32:
+        return float(alpha)
+    return ctypes.c_float.from_address(alpha.data_ptr()).value
 
 
 def profile(x: Tensor) -> Statistics:
@@ -140,7 +157,7 @@ def _run(
         WIDEST,
         shape.clamps,
         *shape,
-        0.0 if alpha is None else float(alpha),
+        0.0 if alpha is None else number(alpha),
         **{key: tensor.data_ptr() for key, tensor in kept.items()},
     )
     _divide(getattr(_loaded(), f"coordcbam_{name}"), job, batch * _units(x), x.numel())
@@ -228,6 +245,7 @@ def _load(folder: Path) -> ctypes.CDLL | str:
     return library
 
 
+_MISSING = missing()
 PASSES = Passes(
     name="cpu",
     profile=profile,

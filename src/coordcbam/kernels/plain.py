@@ -6,7 +6,11 @@ here is reordered: a float32 spread of its output must equal the notebook's bit 
 
 from torch import Tensor
 
-from coordcbam.kernels.ops import ChannelNet, CoordNet, Gain, Maps, Profile
+from coordcbam.kernels.elementwise import soften
+from coordcbam.kernels.ops import ChannelNet, CoordNet, Gain, Profile, SideNet
+from coordcbam.kernels.pair import Pair
+from coordcbam.kernels.passes import Factors
+from coordcbam.kernels.side import Maps
 
 
 def profile(x: Tensor) -> Profile:
@@ -60,13 +64,16 @@ def apply_gain(gain: Gain) -> Tensor:
     return out if gain.spatial is None else out * gain.spatial
 
 
-def soften(gate: Tensor, beta: float | None) -> Tensor:
-    """Pull a gate towards 1: ``1 + beta * (gate - 1)``; ``beta=None`` is the gate itself.
+class Plain(Pair):
+    """A map and the notebook's attended signal, both in full."""
 
-    ``beta=1`` is the same number up to rounding only, so an absent softening is None.
+    def __init__(self, x: Tensor, side: SideNet) -> None:
+        self._maps, gain = gates(x, side.channel, side.coord)
+        y = apply_gain(gain)
+        super().__init__(x, y if side.unit == 1.0 else y / side.unit)
+        channel = side.channel.scale(self._maps.channel)[:, :, 0, 0] / side.unit
+        self._factors = Factors(channel, gain.rows[..., 0], gain.cols[:, :, 0])
 
-    >>> import torch
-    >>> soften(torch.tensor([0.2, 1.0]), 0.5)
-    tensor([0.6000, 1.0000])
-    """
-    return gate if beta is None else 1.0 + beta * (gate - 1.0)
+    def looked(self) -> tuple[Maps, Factors]:
+        """The maps and the factors."""
+        return self._maps, self._factors

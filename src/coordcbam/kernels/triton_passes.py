@@ -4,7 +4,6 @@ Triton comes with torch's CUDA builds and is imported when the first pass runs. 
 serve, :func:`supports` says why.
 """
 
-import functools
 import importlib.util
 import os
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Of a tile: its elements, sixteen to a thread; its columns in NCHW and in channels_last; and the
 # bytes of neighbouring channels in channels_last, two sectors of memory.
 ELEMENTS, COLUMNS, FEW_COLUMNS, RUN = 2048, 128, 16, 64
+_INSTALLED = importlib.util.find_spec("triton") is not None
 NOWHERE = 2**31 - 1  # positions of a map are counted in 32 bits
 
 
@@ -33,8 +33,6 @@ def supports(x: Tensor) -> str | None:
 def _unfit(x: Tensor) -> str | None:
     if x.dtype not in DTYPES:
         return f"x is {str(x.dtype).removeprefix('torch.')}, not float32, bfloat16 or float16"
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        return "x is neither contiguous nor channels_last"
     if x.numel() == 0:
         return "x is empty"
     if x.shape[2] * x.shape[3] > NOWHERE:
@@ -42,20 +40,29 @@ def _unfit(x: Tensor) -> str | None:
     return None
 
 
+def missing() -> str | None:
+    """Why this machine cannot run them; None where it can."""
+    if not _INSTALLED:
+        return "triton is not installed"
+    if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return "there is no CUDA device"
+
+
 def _out_of_reach(device: torch.device) -> str | None:
     cuda = device.type == "cuda"
     if not cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"x is on {device}, not on CUDA"
-    if not _installed():
+    if not _INSTALLED:
         return "triton is not installed"
-    if cuda and torch.cuda.get_device_capability(device) < (8, 0):
+    # What is compiled asks no device: the operators look again when they run.
+    if (
+        cuda
+        and not torch.compiler.is_compiling()
+        and torch.cuda.get_device_capability(device) < (8, 0)
+    ):
         return f"{torch.cuda.get_device_name(device)} is below compute capability 8.0"
     return None
-
-
-@functools.cache
-def _installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 class Tile(NamedTuple):

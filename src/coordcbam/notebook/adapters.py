@@ -14,8 +14,7 @@ from coordcbam.block.coord import CoordGate
 from coordcbam.block.options import Options, OptionTypeError, rules
 from coordcbam.block.state import WideBuffers
 from coordcbam.block.stats import Stats, summary
-from coordcbam.kernels import active
-from coordcbam.kernels.plain import pool
+from coordcbam.kernels.plain import apply_gain, pool, profile
 
 MonitorStats = dict[str, Any]
 MaskStats = dict[str, dict[str, float]]
@@ -84,10 +83,9 @@ class CoordAdapter(WideBuffers, CoordGate):
         """``x`` times its row, column and spatial gates, (B, C, H, W)."""
         weight = self.shared_bottleneck_proj.weight
         check_input(x, self.channels, weight, block=type(self).__name__)
-        kernel = active()
-        rows, cols = self.masks(kernel.profile(x))
+        rows, cols = self.masks(profile(x))
         self.remember(rows, cols)
-        return kernel.apply_gain(self.gain(x, rows, cols))
+        return apply_gain(self.gain(x, rows, cols))
 
     @torch.no_grad()
     def remember(self, rows: Tensor, cols: Tensor) -> None:
@@ -137,9 +135,11 @@ class BlockAdapter(CoordCBAM):
             return self.with_maps(x)
         if self.bypassed:
             return x
-        maps, gain, y = self._attend(x)
+        signal = self._attend(x)
+        out = self.blend(signal, lambda: self._described(signal), traced=False)[0]
+        maps, _ = signal.looked()
         self.coord.remember(maps.rows, maps.cols)
-        return self.blend(x, y, lambda: self._described(maps, gain), traced=False)[0]
+        return out
 
     def with_maps(
         self, x: Tensor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coordcbam.block import BlockConfig, CoordCBAM
 from coordcbam.block.target import commit
-from coordcbam.kernels import active
+from coordcbam.kernels import plain
 
 CHANNELS = 64
 SHAPE = (2, CHANNELS, 24, 20)
@@ -103,7 +103,7 @@ def _soft_channel_scale(block: CoordCBAM, x: Tensor) -> Check:
         return _absent(name, "y = x * (1 + beta_ca * (ca - 1))")
     if block.config.mix.init == "identity":
         _shake(block)
-    maps, gain = active().gates(x, block.ca, block.coord)
+    maps, gain = plain.gates(x, block.ca, block.coord)
     ca = maps.channel
     promise, factor = {
         "gate": (f"1 + {beta:g} * (ca - 1)", 1.0 + beta * (ca - 1.0)),
@@ -133,7 +133,7 @@ def _coordinate_clamp(block: CoordCBAM, x: Tensor) -> Check:
     for push in (100.0, -100.0):
         rows = one[..., :1] * push
         gain = block.coord.gain(one, rows, one[..., :1, :])._replace(rows=rows, spatial=None)
-        measured.append(active().apply_gain(gain))
+        measured.append(plain.apply_gain(gain))
     raw = [1.0 + beta * (push - 1.0) for push in (100.0, -100.0)]
     held = [min(max(value, low), high) for value in raw]
     return Check(

@@ -42,8 +42,6 @@ INLINE vec factor_of(const int clamps, const Gain *gain, vec rest, vec row, vec 
     return gain->keep + gain->strength * clamped(gain->rest + row * col, gain->low, gain->high);
 }
 
-enum { XX, XY, YY, X, Y, SUMS };
-
 INLINE void add_sums(vec *sums, vec v, vec y, const int last, mask own) {
     if (last) v = keep(v, own), y = keep(y, own);
     sums[XX] += v * v;

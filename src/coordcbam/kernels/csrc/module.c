@@ -1,8 +1,8 @@
-/* The five entries, and the empty module that makes setuptools carry them. */
+/* The entries, and the empty module that makes setuptools carry them. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "table.h"
+#include "whole.h"
 
 #if defined(_WIN32)
 #define ENTRY __declspec(dllexport)
@@ -10,10 +10,8 @@
 #define ENTRY __attribute__((visibility("default")))
 #endif
 
-/* The widest vectors that this machine has and that a row, or a pixel's channels, can fill. */
-static const Table *table_for(const Job *job) {
-    const int64_t n = job->channels_last ? job->channels : job->width;
-    const int64_t lanes = n < job->widest ? n : job->widest;
+/* The widest vectors that this machine has, up to `lanes`. */
+static const Table *table_of(int64_t lanes) {
 #ifdef HAVE_LANES8
     if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &coordcbam_lanes8;
@@ -23,6 +21,12 @@ static const Table *table_for(const Job *job) {
 #endif
     (void)lanes;
     return &coordcbam_lanes1;
+}
+
+/* Those that a row, or a pixel's channels, can fill as well. */
+static const Table *table_for(const Job *job) {
+    const int64_t n = job->channels_last ? job->channels : job->width;
+    return table_of(n < job->widest ? n : job->widest);
 }
 
 #define PASS(name)                                                                         \
@@ -42,8 +46,34 @@ ENTRY int64_t coordcbam_units(int64_t channels, int32_t channels_last) {
     return channels_last ? chunks_of(channels) : channels;
 }
 
-/* sizeof(Job), against a library of another version. */
+/* The side nets of the samples [begin, end), from statistics that are there. */
+ENTRY int coordcbam_side(const Call *call, int64_t begin, int64_t end) {
+    int failed = 0;
+    for (int64_t sample = begin; sample < end && !failed; sample++) {
+        const Call one = sample_of(call, sample);
+        failed = table_of(call->job.widest)->side(&one);
+    }
+    return failed;
+}
+
+/* The whole forward of the samples [begin, end), one after the other while it is in cache. */
+ENTRY int coordcbam_whole(const Call *call, int64_t begin, int64_t end) {
+    const int64_t units = coordcbam_units(call->job.channels, call->job.channels_last);
+    return whole(call, table_for(&call->job), table_of(call->job.widest)->side, units, begin, end);
+}
+
+/* The totals of the samples [begin, end) from the sums of their units. */
+ENTRY int coordcbam_totals(const Call *call, int64_t begin, int64_t end) {
+    const int64_t units = coordcbam_units(call->job.channels, call->job.channels_last);
+    for (int64_t sample = begin; sample < end; sample++)
+        add_up(call, sample, call->job.sums + SUMS * units * sample, units);
+    return 0;
+}
+
+/* Sizes, against a library of another version. */
 ENTRY int64_t coordcbam_job_size(void) { return (int64_t)sizeof(Job); }
+ENTRY int64_t coordcbam_call_size(void) { return (int64_t)sizeof(Call); }
+ENTRY int64_t coordcbam_side_size(void) { return (int64_t)sizeof(Side); }
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 

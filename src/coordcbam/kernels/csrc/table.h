@@ -29,9 +29,16 @@ typedef struct {
     Pass nchw, nhwc;
 } Layouts;
 
+/* The side nets of one sample, which is all there is in `call`. Non-zero: no memory. */
+struct Call;
+typedef int (*SideNets)(const struct Call *call);
+
 typedef struct {
     Layouts profile, scale, measure, factors, input;
+    SideNets side;
 } Table;
+
+enum { XX, XY, YY, X, Y, SUMS }; /* of measure */
 
 #define CHUNK 64 /* channels of a unit of NHWC; the last one of a sample takes the rest as well */
 

@@ -1,0 +1,212 @@
+/* The coordinate gates' side net, one sample: rows and columns as one line of padded vectors. */
+#ifndef COORDCBAM_SIDE_COORD_H
+#define COORDCBAM_SIDE_COORD_H
+
+#include "elementwise.h"
+#include "products.h"
+#include "side_channel.h"
+
+#define DEEP 64   /* channels whose profiles are in the nearest cache when they are multiplied */
+#define HEADS 16  /* channels whose logits are */
+
+/* An axis of n positions in whole vectors, the last one moved back to end with it; a shorter one
+ * than a vector is followed by what nobody reads. */
+typedef struct {
+    int64_t n, slots, at; /* `at`: its first float in a line of both axes */
+    mask own;             /* the lanes of the last vector that no other has had */
+} Span;
+
+INLINE Span span_of(int64_t n, int64_t at) {
+    Span span = {n, slots_of(n), at, fresh(0, LANES)};
+#if LANES > 1
+    for (int i = 0; i < LANES; i++) span.own[i] = n < LANES ? -(i < n) : -(span.slots * LANES - n <= i);
+#endif
+    return span;
+}
+
+INLINE int64_t place_in(Span span, int64_t slot) { return span.n < LANES ? 0 : place_of(slot, span.n); }
+
+typedef struct {
+    Span axes[2];
+    int64_t width; /* floats of a line */
+    float *profiles, *tapped, *logits, *mid[2];
+} Strip;
+
+/* Floats before and after a profile, which its taps read. */
+INLINE int64_t margin_of(const Axis *axis, Span span) { return axis->reach < span.n ? axis->reach : span.n; }
+
+INLINE int64_t profile_step(const Axis *axis, Span span) {
+    return 2 * margin_of(axis, span) + padded(span.n);
+}
+
+/* Half the mean and half the maximum, times the channel's factor, between zeros. */
+INLINE void fill_profile(Span span, const float *mean, const float *top, float scaled, float *to) {
+    const vec factor = splat(scaled), half = splat(0.5f);
+    if (span.n < LANES) {
+        for (int64_t i = 0; i < span.n; i++) to[i] = scaled * (0.5f * (mean[i] + top[i]));
+        return;
+    }
+    for (int64_t slot = 0; slot < span.slots; slot++) {
+        const int64_t i = place_of(slot, span.n);
+        store(to + i, factor * (half * (load(mean + i) + load(top + i))));
+    }
+}
+
+/* One channel's taps; `taps` and `from` are at their middle and at the first position. */
+INLINE void tap(const int64_t count, const int reaches_out, const Axis *axis, Span span, const float *taps,
+                const float *from, float *to) {
+    for (int64_t slot = 0; slot < span.slots; slot++) {
+        const float *at = from + place_in(span, slot);
+        vec sum = splat(0.0f);
+        for (int64_t k = 0; k < count; k++) {
+            const int64_t offset = axis->offsets[k];
+            if (reaches_out && (offset >= span.n || -offset >= span.n)) continue;
+            sum += splat(taps[offset]) * load(at + offset);
+        }
+        store(to + slot * LANES, sum);
+    }
+}
+
+/* Channels [from, from + count) of one axis, through the taps and added to the bottleneck. */
+static void into_chunk(const Call *call, const Strip *strip, int which, const float *scaled,
+                       int64_t from, int64_t count) {
+    const Side *side = call->side;
+    const Job *job = &call->job;
+    const Axis *axis = &side->axes[which];
+    const Span span = strip->axes[which];
+    const float *mean = which ? job->col_mean : job->row_mean, *top = which ? job->col_max : job->row_max;
+    const int64_t step = profile_step(axis, span), wide = span.slots * LANES;
+    float *profiles = strip->profiles + margin_of(axis, span);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t c = from + i;
+        fill_profile(span, mean + c * span.n, top + c * span.n, scaled[c], profiles + i * step);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const float *taps = axis->taps + (from + i) * (2 * axis->reach + 1) + axis->reach;
+        float *to = strip->tapped + i * wide;
+        if (axis->reach >= span.n) tap(axis->count, 1, axis, span, taps, profiles + i * step, to);
+        else if (axis->count == 5) tap(5, 0, axis, span, taps, profiles + i * step, to);
+        else tap(axis->count, 0, axis, span, taps, profiles + i * step, to);
+    }
+    const Product p = {axis->into.weight + from, strip->tapped, axis->into.bias, strip->mid[0] + span.at,
+                       side->channels, wide, strip->width, side->mid, count, span.slots, from > 0};
+    product(&p);
+}
+
+static void into_bottleneck(const Call *call, const Strip *strip, const float *scaled) {
+    const Side *side = call->side;
+    for (int which = 0; which < 2; which++) {
+        const int64_t step = profile_step(&side->axes[which], strip->axes[which]);
+        memset(strip->profiles, 0, (size_t)(DEEP * step + LANES) * sizeof(float));
+        for (int64_t c = 0; c < side->channels; c += DEEP) {
+            const int64_t left = side->channels - c;
+            into_chunk(call, strip, which, scaled, c, left < DEEP ? left : DEEP);
+        }
+    }
+}
+
+/* The sum of a line's own positions, or of their squared distances from the mean. */
+INLINE double line_sum(const int squares, const Strip *strip, const float *line, float mean) {
+    const vec middle = splat(mean);
+    double whole = 0.0;
+    for (int which = 0; which < 2; which++) {
+        const Span span = strip->axes[which];
+        const float *at = line + span.at;
+        vec sum = splat(0.0f);
+        for (int64_t slot = 0; slot < span.slots; slot++) {
+            vec v = load(at + slot * LANES);
+            if (squares) v = (v - middle) * (v - middle);
+            sum += slot + 1 == span.slots ? keep(v, span.own) : v;
+            if (slot % 64 == 63) whole += wide_total(sum), sum = splat(0.0f);
+        }
+        whole += wide_total(sum);
+    }
+    return whole;
+}
+
+INLINE void activate_line(const int act, int64_t width, float *line, vec mean, vec scale, vec shift) {
+    for (int64_t i = 0; i < width; i += LANES)
+        store(line + i, activated(act, (load(line + i) - mean) * scale + shift));
+}
+
+static void normed_line(int32_t act, int64_t width, float *line, float mean, float scale, float shift) {
+    const vec m = splat(mean), by = splat(scale), to = splat(shift);
+    if (act == RELU) activate_line(RELU, width, line, m, by, to);
+    else if (act == SILU) activate_line(SILU, width, line, m, by, to);
+    else activate_line(HSWISH, width, line, m, by, to);
+}
+
+/* Group norm over the positions of a group's channels, and the activation. */
+static void norm_group(const Norm *norm, const Strip *strip, float *mid, int64_t begin, int64_t end,
+                       int32_t act) {
+    const double count = (double)(end - begin) * (double)(strip->axes[0].n + strip->axes[1].n);
+    double sum = 0.0, squares = 0.0;
+    for (int64_t m = begin; m < end; m++) sum += line_sum(0, strip, mid + m * strip->width, 0.0f);
+    const float mean = (float)(sum / count);
+    for (int64_t m = begin; m < end; m++) squares += line_sum(1, strip, mid + m * strip->width, mean);
+    const double by = 1.0 / sqrt(squares / count + norm->eps);
+    for (int64_t m = begin; m < end; m++) {
+        const float scale = (float)(norm->weight == NULL ? by : by * (double)norm->weight[m]);
+        const float shift = norm->bias == NULL ? 0.0f : norm->bias[m];
+        normed_line(act, strip->width, mid + m * strip->width, mean, scale, shift);
+    }
+}
+
+static void norm_and_activate(const Side *side, const Norm *norm, const Strip *strip, float *mid) {
+    const int64_t each = norm->groups == 0 ? 0 : side->mid / norm->groups;
+    if (each == 0) activate_all(side->coord_act, mid, side->mid * strip->width);
+    for (int64_t group = 0; group < norm->groups; group++)
+        norm_group(norm, strip, mid, group * each, (group + 1) * each, side->coord_act);
+}
+
+INLINE void put(float *to, Span span, int64_t slot, vec v) {
+    store_part(to + place_in(span, slot), v, span.n);
+}
+
+INLINE void mask_line(const int space, Span span, const float *logits, vec strength, float *factors,
+                      float *masks) {
+    const vec rest = splat(1.0f) - strength;
+    for (int64_t slot = 0; slot < span.slots; slot++) {
+        const vec found = hard(load(logits + slot * LANES));
+        put(factors, span, slot, space == GATE ? rest + strength * found : centred(space, found, strength));
+        if (masks != NULL) put(masks, span, slot, found);
+    }
+}
+
+/* From the bottleneck to one axis' masks and factors. */
+static void head(const Call *call, const Strip *strip, int which) {
+    const Side *side = call->side;
+    const Axis *axis = &side->axes[which];
+    const Span span = strip->axes[which];
+    const int64_t n = span.n, wide = span.slots * LANES;
+    float *factors = which ? call->made.cols : call->made.rows;
+    float *masks = which ? call->made.col_mask : call->made.row_mask;
+    const vec strength = splat(*axis->strength * (side->coord_space == LOG ? side->coord_log_reach : 1.0f));
+    for (int64_t c = 0; c < side->channels; c += HEADS) {
+        const int64_t left = side->channels - c, count = left < HEADS ? left : HEADS;
+        const Product p = {axis->head.weight + c * side->mid, strip->mid[1] + span.at,
+                           axis->head.bias == NULL ? NULL : axis->head.bias + c, strip->logits,
+                           side->mid, strip->width, wide, count, side->mid, span.slots, 0};
+        product(&p);
+        for (int64_t i = 0; i < count; i++) {
+            float *to = factors + (c + i) * n, *also = masks == NULL ? NULL : masks + (c + i) * n;
+            const float *logits = strip->logits + i * wide;
+            if (side->coord_space == GATE) mask_line(GATE, span, logits, strength, to, also);
+            else if (side->coord_space == LIN) mask_line(LIN, span, logits, strength, to, also);
+            else mask_line(LOG, span, logits, strength, to, also);
+        }
+    }
+}
+
+static void coord_net(const Call *call, const Strip *strip, const float *scaled) {
+    const Side *side = call->side;
+    into_bottleneck(call, strip, scaled);
+    norm_and_activate(side, &side->norms[0], strip, strip->mid[0]);
+    const Product p = {side->refine.weight, strip->mid[0], side->refine.bias, strip->mid[1],
+                       side->mid, strip->width, strip->width, side->mid, side->mid, strip->width / LANES, 0};
+    product(&p);
+    norm_and_activate(side, &side->norms[1], strip, strip->mid[1]);
+    for (int which = 0; which < 2; which++) head(call, strip, which);
+}
+
+#endif

@@ -1,0 +1,287 @@
+"""The whole block as one function of autograd, around any kernel's four passes over x.
+
+It keeps x and its statistics. The backward runs the small nets again, takes their gradient by
+autograd, and reads x twice: once for the gradients of the factors, once for its own.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from coordcbam.kernels.energies import sums
+from coordcbam.kernels.opened import PASSES, Opened
+from coordcbam.kernels.ops import Settled, SideNet
+from coordcbam.kernels.passes import Factors, Passes, Statistics
+from coordcbam.kernels.side import Maps, attended
+
+
+class Looked(NamedTuple):
+    """What is known of x before it is scaled."""
+
+    found: Statistics
+    maps: Maps
+    factors: Factors
+
+
+class Whole(Protocol):
+    """All of a forward in one call, if a kernel has it."""
+
+    def __call__(
+        self, x: Tensor, settled: Settled, alpha: Tensor, *, sums: bool, keep: bool
+    ) -> tuple[Tensor, Tensor | None, Looked | None]:
+        """The mix, the sums if they are wanted, and what was looked at if it is to be kept."""
+
+
+class Fused:
+    """A map, nothing of it computed before it is asked for.
+
+    Args:
+        x: (B, C, H, W).
+        side: the small nets.
+        passes: the passes over x.
+        whole: all of a forward in one call.
+    """
+
+    def __init__(
+        self, x: Tensor, side: SideNet, passes: Passes, whole: Whole | None = None
+    ) -> None:
+        self.x = x
+        self.side = side
+        self.passes = passes
+        self.whole = None if side.trains_norm else whole
+        self.tensors = side.tensors
+        self.graph: _Graph | None = None
+        self.seen: Looked | None = None
+
+    def looked(self) -> tuple[Maps, Factors]:
+        """The maps and the factors; the maps with their gradients once the signal is mixed."""
+        seen = self.look()
+        return seen.maps._replace(temperature=self.side.temperature()), seen.factors
+
+    def mixed(self, alpha: Tensor | None) -> Tensor:
+        """The mix, (B, C, H, W); None: the attended signal."""
+        return self._run(alpha, measures=False)[0]
+
+    def measured(self, alpha: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The mix, and the sums."""
+        out, found = self._run(alpha, measures=True)
+        assert found is not None
+        return out, found
+
+    def sums(self, *, exact: bool = False) -> Tensor:
+        """The sums of x and y, (5, B)."""
+        found = self.forward(self.x.new_ones(()), measures=True, keep=True)[1]
+        assert found is not None
+        if exact and found.dtype != torch.float64:
+            attended = self.forward(self.x.new_ones(()), measures=False, keep=True)[0]
+            return sums(self.x.detach(), attended, exact=True)
+        return found
+
+    def _run(self, alpha: Tensor | None, *, measures: bool) -> tuple[Tensor, Tensor | None]:
+        alpha = self.x.new_ones(()) if alpha is None else alpha
+        inputs = (self.x, alpha, *self.tensors)
+        if not (torch.is_grad_enabled() and any(t.requires_grad for t in inputs)):
+            return self.forward(alpha, measures=measures, keep=False)
+        out, found, *maps = _Fused.apply(self, measures, *inputs)
+        seen = self.look()
+        self.seen = seen._replace(maps=Maps(*_with(seen.maps, maps)))
+        return out, found
+
+    @torch.no_grad()
+    def forward(self, alpha: Tensor, *, measures: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """The mix, and the sums if they are wanted; with ``keep``, what was looked at stays."""
+        x, alpha = self.x.detach(), alpha.detach()
+        if self.whole is not None and self.seen is None:
+            out, found, self.seen = self.whole(
+                x, self.side.settled(), alpha, sums=measures, keep=keep
+            )
+            return out, found
+        factors = Factors(*(t.detach() for t in self.look().factors))
+        if measures:
+            return self.passes.measure(x, factors, self.side.shape, alpha)
+        return self.passes.scale(x, factors, self.side.shape, alpha), None
+
+    @torch.no_grad()
+    def look(self) -> Looked:
+        """What is known of x; looked at once."""
+        if self.seen is None:
+            found = self.passes.profile(self.x.detach())
+            with _precision(self.x, self.tensors):
+                if self.side.trains_norm:  # whose running statistics would move again
+                    self.graph = _Graph.of(self.side, found, self.tensors)
+                    maps, factors = self.graph.maps, self.graph.factors
+                else:
+                    maps, factors = attended(found, self.side.settled().weights)
+            self.seen = Looked(found, maps, factors)
+        return self.seen
+
+
+class _Graph(NamedTuple):
+    """The small nets as a graph of their own, from statistics and weights to maps and factors."""
+
+    leaves: tuple[Tensor, ...]  # statistics, then the tensors that want a gradient
+    maps: Maps
+    factors: Factors
+
+    @classmethod
+    def of(cls, side: SideNet, found: Statistics, tensors: Sequence[Tensor]) -> "_Graph":
+        """Run the nets on leaves that stand for these tensors."""
+        statistics = Statistics(*(t.detach().requires_grad_() for t in found))
+        stand_ins = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
+        with torch.enable_grad():
+            maps, factors = attended(statistics, side.weights(stand_ins, _positions(found)))
+        return cls((*statistics, *(t for t in stand_ins if t.requires_grad)), maps, factors)
+
+    def gradients(
+        self, factors: Sequence[Tensor], maps: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Gradients of the leaves, from those of factors and maps; None where there is none."""
+        pairs = [
+            (output, grad)
+            for output, grad in zip(
+                (*self.factors, *_differing(self.maps)), (*factors, *maps), strict=True
+            )
+            if grad is not None and output is not None and output.requires_grad
+        ]
+        outputs, grads = zip(*pairs, strict=True)
+        return list(torch.autograd.grad(outputs, self.leaves, grads, allow_unused=True))
+
+
+class _Kept(NamedTuple):
+    """What a backward needs besides tensors."""
+
+    side: SideNet
+    passes: Passes
+    graph: _Graph | None
+
+    def once(
+        self,
+        found: Statistics,
+        inputs: Sequence[Tensor],
+        grad: Tensor | None,
+        maps: Sequence[Tensor | None],
+        *,
+        of_x: bool,
+    ) -> list[Tensor | None]:
+        """Gradients of the inputs, by the passes."""
+        x, alpha, *tensors = inputs
+        graph = self.graph or _Graph.of(self.side, found, tensors)
+        factors = Factors(*(t.detach() for t in graph.factors))
+        grad = torch.zeros_like(x) if grad is None else grad
+        by_factors, by_alpha = self.passes.factors(grad, x, factors, self.side.shape, alpha)
+        grads = graph.gradients(by_factors, maps)
+        dx = None
+        if of_x:
+            by_found = Statistics(
+                *(
+                    torch.zeros_like(t) if g is None else g
+                    for t, g in zip(found, grads, strict=False)
+                )
+            )
+            dx = self.passes.input(grad, x, factors, self.side.shape, alpha, found, by_found)
+        rest = iter(grads[len(found) :])
+        by_tensors = (next(rest) if t.requires_grad else None for t in tensors)
+        return [dx, by_alpha.to(alpha), *by_tensors]
+
+    def again(
+        self,
+        inputs: Sequence[Tensor],
+        grad: Tensor | None,
+        maps: Sequence[Tensor | None],
+    ) -> list[Tensor | None]:
+        """Gradients of the inputs that have gradients themselves, by the open expression."""
+        if self.graph is not None:
+            raise RuntimeError(
+                "CoordCBAM: a gradient of a gradient through a batch norm that trains; expected "
+                "another norm or eval mode, or COORDCBAM_KERNEL=plain"
+            )
+        x, alpha, *tensors = inputs
+        signal = Opened(x, self.side, PASSES, tensors)
+        outputs = [signal.mixed(alpha), *_differing(signal.looked()[0])]
+        pairs = [
+            (output, by)
+            for output, by in zip(outputs, (grad, *maps), strict=True)
+            if by is not None and output is not None
+        ]
+        wanted = [t for t in inputs if t.requires_grad]
+        grads = iter(
+            torch.autograd.grad(
+                [output for output, _ in pairs],
+                wanted,
+                [by for _, by in pairs],
+                create_graph=True,
+                allow_unused=True,
+            )
+        )
+        return [next(grads) if t.requires_grad else None for t in inputs]
+
+
+class _Fused(torch.autograd.Function):
+    """``(out, sums or None, *maps)`` of ``(x, alpha, *tensors)``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, signal: Fused, measures: Any, x: Tensor, alpha: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        out, found = signal.forward(alpha, measures=measures, keep=True)
+        seen = signal.look()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*seen.found, x, alpha, *tensors)
+        ctx.kept = _Kept(signal.side, signal.passes, signal.graph)
+        ctx.autocast = _autocast(x, tensors)
+        if found is not None:
+            ctx.mark_non_differentiable(found)
+        return out, found, *(t if t is None else t.detach() for t in _differing(seen.maps))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None, *maps: Tensor | None) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        found, inputs = Statistics(*saved[:6]), saved[6:]
+        kept: _Kept = ctx.kept
+        with _entered(ctx.autocast):
+            if torch.is_grad_enabled():
+                grads = kept.again(inputs, grad, maps)
+            else:
+                grads = kept.once(found, inputs, grad, maps, of_x=ctx.needs_input_grad[2])
+        return None, None, *grads
+
+
+def _differing(maps: Maps) -> tuple[Tensor | None, ...]:
+    """The maps that differ from sample to sample."""
+    return maps.channel, maps.fusion, maps.rows, maps.cols
+
+
+def _with(maps: Maps, found: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    channel, fusion, rows, cols = found
+    return channel, fusion, maps.temperature, rows, cols
+
+
+def _positions(found: Statistics) -> int:
+    """Rows and columns of all samples, which a small net runs on."""
+    return found.mean.shape[0] * (found.row_mean.shape[2] + found.col_mean.shape[2])
+
+
+_Autocast = tuple[str, torch.dtype, bool] | None
+
+
+def _autocast(x: Tensor, tensors: Sequence[Tensor]) -> _Autocast:
+    """Autocast's state if it is on: the nets need it only to bring two dtypes together."""
+    kind = x.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return None
+    return kind, torch.get_autocast_dtype(kind), tensors[0].dtype != x.dtype
+
+
+def _entered(state: _Autocast) -> contextlib.AbstractContextManager[Any]:
+    if state is None:
+        return contextlib.nullcontext()
+    kind, dtype, enabled = state
+    return torch.autocast(kind, dtype=dtype, enabled=enabled)
+
+
+def _precision(x: Tensor, tensors: Sequence[Tensor]) -> contextlib.AbstractContextManager[Any]:
+    """Autocast only where it is needed."""
+    return _entered(_autocast(x, tensors))
