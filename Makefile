@@ -34,6 +34,9 @@ mutants: $(VENV)/.dev ## plant every listed fault and see whether the tests noti
 stress: $(VENV)/.dev ## attention blocks, rescues and controls in a net without normalisation (about 6 minutes)
 	@$(BIN)/python -m evidence.stress $(ARGS)
 
+bench: $(VENV)/.dev ## what the block costs beside other attention blocks (ARGS=--quick)
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
 docs: $(VENV)/.dev ## write the generated documentation: the table of options
 	@$(BIN)/python docs/make_options.py
 
@@ -59,4 +62,4 @@ $(VENV)/.dev: pyproject.toml setup.py | $(VENV)/bin/python
 	@$(CAN_SEE)
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test check reliability mutants stress docs setup clean
+.PHONY: help demo test check reliability mutants stress bench docs setup clean

@@ -78,22 +78,22 @@ class Side:
         return folded(self.channel, self.coord, self.unit, tensors, merge=merge)
 
     @torch.no_grad()
-    def settled(self) -> Settled:
+    def settled(self, tensors: tuple[Tensor, ...] | None = None) -> Settled:
         """The folded weights, made once until one of the tensors changes."""
-        stamp = self._stamp()
+        tensors = self.tensors if tensors is None else tensors
+        stamp = self._stamp(tensors)
         known = _SETTLED.get(self.channel)
         if known is not None and stamp is not None and _same(known[0], stamp):
             return known[1]
-        with _without_autocast(self.tensors[0].device.type):
-            weights = folded(self.channel, self.coord, self.unit, self.tensors, merge=True)
+        with _without_autocast(tensors[0].device.type):
+            weights = folded(self.channel, self.coord, self.unit, tensors, merge=True)
         settled = Settled(weights, {})
         if stamp is not None:
             _SETTLED[self.channel] = (stamp, settled)
         return settled
 
-    def _stamp(self) -> _Stamp | None:
+    def _stamp(self, tensors: tuple[Tensor, ...]) -> _Stamp | None:
         """What the weights were made of; None where PyTorch does not count the changes."""
-        tensors = self.tensors
         try:
             versions = tuple(t._version for t in tensors)
         except RuntimeError:  # made in inference mode

@@ -22,6 +22,7 @@ VERBS = {
     "quicktest": "the notebook's section 8, read by its section 9",
     "check": "the notebook's section 5 as live checks, and what is odd about a config",
     "report": "rebuild the page of a run",
+    "bench": "what the block costs here, beside other attention blocks",
 }
 
 

@@ -178,16 +178,26 @@ def _units(x: Tensor) -> int:
 
 def _divide(entry: "ctypes._NamedFuncPointer", job: _Job, units: int, elements: int) -> None:
     """Call ``entry`` for all units, in as many threads as PyTorch would use and the work feeds."""
-    threads = max(min(torch.get_num_threads(), units, elements // GRAIN), 1)
+    threads = min(torch.get_num_threads(), units, elements // GRAIN)
+    if threads <= 1:
+        codes = [entry(ctypes.byref(job), 0, units)]
+    else:
+        codes = _in_threads(entry, job, units, threads)
+    if any(codes):
+        raise MemoryError("the CPU kernels found no memory for a few rows of x")
+
+
+def _in_threads(
+    entry: "ctypes._NamedFuncPointer", job: _Job, units: int, threads: int
+) -> list[int]:
+    """What each thread's call returned."""
     ends = [units * i // threads for i in range(threads + 1)]
     argument = ctypes.byref(job)
     others = [
         _workers(threads - 1).submit(entry, argument, ends[i], ends[i + 1])
         for i in range(1, threads)
     ]
-    codes = [entry(argument, ends[0], ends[1]), *(other.result() for other in others)]
-    if any(codes):
-        raise MemoryError("the CPU kernels found no memory for a few rows of x")
+    return [entry(argument, ends[0], ends[1]), *(other.result() for other in others)]
 
 
 _pool: tuple[int, ThreadPoolExecutor] | None = None

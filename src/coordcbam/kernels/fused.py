@@ -96,7 +96,7 @@ class Fused:
         x, alpha = self.x.detach(), alpha.detach()
         if self.whole is not None and self.seen is None:
             out, found, self.seen = self.whole(
-                x, self.side.settled(), alpha, sums=measures, keep=keep
+                x, self.side.settled(self.tensors), alpha, sums=measures, keep=keep
             )
             return out, found
         factors = Factors(*(t.detach() for t in self.look().factors))
@@ -114,7 +114,7 @@ class Fused:
                     self.graph = _Graph.of(self.side, found, self.tensors)
                     maps, factors = self.graph.maps, self.graph.factors
                 else:
-                    maps, factors = attended(found, self.side.settled().weights)
+                    maps, factors = attended(found, self.side.settled(self.tensors).weights)
             self.seen = Looked(found, maps, factors)
         return self.seen
 

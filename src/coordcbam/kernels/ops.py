@@ -99,8 +99,12 @@ class SideNet(Protocol):
     def weights(self, tensors: Sequence[Tensor], positions: int) -> SideWeights:
         """The weights, of these tensors, as suits so many positions of rows and columns."""
 
-    def settled(self) -> Settled:
-        """The weights for many forwards, made once until one of the tensors changes."""
+    def settled(self, tensors: tuple[Tensor, ...] | None = None) -> Settled:
+        """The weights for many forwards, made once until one of the tensors changes.
+
+        Args:
+            tensors: :attr:`tensors`, from who has them already.
+        """
 
     def temperature(self) -> Tensor:
         """The channel gate's temperature, 0-dim."""

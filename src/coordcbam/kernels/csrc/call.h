@@ -23,7 +23,8 @@ typedef struct {
 typedef struct {
     Linear into, head;
     const float *taps, *strength; /* (C, 2 * reach + 1), () */
-    const int64_t *offsets;       /* those taps, from -reach to reach, that are not 0 everywhere */
+    /* Those taps, from -reach to reach, that may be other than 0; 0, 1 and reach are, and -1, -reach. */
+    const int64_t *offsets;
     int64_t count, reach;
 } Axis;
 

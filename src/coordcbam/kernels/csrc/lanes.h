@@ -83,6 +83,23 @@ INLINE vec keep(vec v, mask m) { return m ? v : 0.0f; }
 #endif
 INLINE vec ones(mask m) { return keep(splat(1.0f), m); }
 
+/* sum + v, as sum + v * one: where additions and maxima share their units, multiplications have
+ * others. `one` must be hidden from the compiler, which would add; the result is the same to the bit. */
+#if LANES == 8
+INLINE vec hidden_one(void) {
+    vec one = splat(1.0f);
+    __asm__("" : "+x"(one));
+    return one;
+}
+INLINE vec plus(vec sum, vec v, vec one) { return (vec)_mm256_fmadd_ps((__m256)v, (__m256)one, (__m256)sum); }
+#else
+INLINE vec hidden_one(void) { return splat(1.0f); }
+INLINE vec plus(vec sum, vec v, vec one) {
+    (void)one;
+    return sum + v;
+}
+#endif
+
 /* A row of n >= LANES floats is read in whole vectors, the last one moved back to end with the row:
  * `fresh` are its lanes that no earlier vector has had. */
 INLINE int64_t slots_of(int64_t n) { return (n + LANES - 1) / LANES; }
@@ -91,16 +108,20 @@ INLINE int64_t place_of(int64_t slot, int64_t n) {
     return (slot + 1) * LANES <= n ? slot * LANES : n - LANES;
 }
 
-INLINE mask fresh(int64_t slot, int64_t n) {
-    const int64_t old = slot * LANES - place_of(slot, n);
+/* Lanes from `first` on, 0 to LANES; read from memory, since lane by lane it is a chain of waits. */
+INLINE mask lanes_from(int64_t first) {
 #if LANES > 1
+    static const int32_t edge[32] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                     -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     mask m;
-    for (int i = 0; i < LANES; i++) m[i] = i >= old ? -1 : 0;
+    memcpy(&m, edge + 16 - first, sizeof m);
     return m;
 #else
-    return old > 0 ? 0 : -1;
+    return first > 0 ? 0 : -1;
 #endif
 }
+
+INLINE mask fresh(int64_t slot, int64_t n) { return lanes_from(slot * LANES - place_of(slot, n)); }
 
 INLINE float total(vec v) {
 #if LANES > 1
@@ -113,7 +134,12 @@ INLINE float total(vec v) {
 }
 
 INLINE double wide_total(vec v) {
-#if LANES > 1
+#if LANES == 8
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v));
+    const __m256d four = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)));
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+#elif LANES > 1
     double sum = 0.0;
     for (int i = 0; i < LANES; i++) sum += (double)v[i];
     return sum;

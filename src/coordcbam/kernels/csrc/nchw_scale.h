@@ -12,17 +12,33 @@ INLINE void scale_row(const int clamps, const Gain *gain, vec rest, vec row, con
     store(out + end, load(x + end) * factor_of(clamps, gain, rest, row, load(cols + end)));
 }
 
-INLINE void scale_planes(const int clamps, const Job *job, int64_t begin, int64_t end) {
+/* All rows of a plane; `slots`: how many vectors a row has whose factors fit into registers, or 0. */
+INLINE void scale_rows(const int clamps, const int slots, const Job *job, int64_t plane, const Gain *gain) {
     const int64_t height = job->height, width = job->width;
+    const vec rest = gain->keep + gain->strength * gain->rest;
+    const float strength = clamps ? job->beta : job->beta * (job->alpha * job->channel[plane]);
+    const float *rows = job->rows + plane * height, *cols = job->cols + plane * width;
+    const float *x = job->x + plane * height * width;
+    float *out = job->out + plane * height * width;
+    vec col[NARROW];
+    for (int i = 0; i < slots; i++) col[i] = load(cols + (i + 1 < slots ? i * LANES : width - LANES));
+    for (int64_t h = 0; h < height; h++, x += width, out += width) {
+        const vec row = splat(strength * rows[h]);
+        if (slots == 0) scale_row(clamps, gain, rest, row, cols, x, out, width);
+        for (int i = 0; i < slots; i++) {
+            const int64_t at = i + 1 < slots ? i * LANES : width - LANES;
+            store(out + at, load(x + at) * factor_of(clamps, gain, rest, row, col[i]));
+        }
+    }
+}
+
+INLINE void scale_planes(const int clamps, const Job *job, int64_t begin, int64_t end) {
+    const int64_t slots = LANES == 1 ? 0 : slots_of(job->width);
     for (int64_t plane = begin; plane < end; plane++) {
         const Gain gain = gain_of(job, plane);
-        const vec rest = gain.keep + gain.strength * gain.rest;
-        const float strength = clamps ? job->beta : job->beta * (job->alpha * job->channel[plane]);
-        for (int64_t h = 0; h < height; h++) {
-            const int64_t at = plane * height + h;
-            scale_row(clamps, &gain, rest, splat(strength * job->rows[at]),
-                      job->cols + plane * width, job->x + at * width, job->out + at * width, width);
-        }
+        if (slots == 2) scale_rows(clamps, 2, job, plane, &gain);
+        else if (slots == 3) scale_rows(clamps, 3, job, plane, &gain);
+        else scale_rows(clamps, 0, job, plane, &gain);
     }
 }
 

@@ -9,14 +9,15 @@ INLINE void profile_line(const int vectors, const Job *job, Block block, int64_t
     const int count = vectors * LANES;
     const int64_t width = job->width, channels = job->channels;
     const float *x = pixel(job, job->x, block, h, 0);
+    const vec one = hidden_one();
     vec sum[WIDE], top[WIDE];
     for (int i = 0; i < vectors; i++) sum[i] = splat(0.0f), top[i] = splat(-INFINITY);
     for (int64_t w = 0; w < width; w++, x += channels, sums += count, tops += count)
         for (int i = 0; i < vectors; i++) {
             const vec v = load(x + i * LANES);
-            sum[i] += v;
+            sum[i] = plus(sum[i], v, one);
             top[i] = larger(v, top[i]);
-            store(sums + i * LANES, load(sums + i * LANES) + v);
+            store(sums + i * LANES, plus(load(sums + i * LANES), v, one));
             store(tops + i * LANES, larger(v, load(tops + i * LANES)));
         }
     for (int i = 0; i < vectors; i++) {

@@ -17,10 +17,8 @@ typedef struct {
 } Span;
 
 INLINE Span span_of(int64_t n, int64_t at) {
-    Span span = {n, slots_of(n), at, fresh(0, LANES)};
-#if LANES > 1
-    for (int i = 0; i < LANES; i++) span.own[i] = n < LANES ? -(i < n) : -(span.slots * LANES - n <= i);
-#endif
+    const int64_t slots = slots_of(n);
+    Span span = {n, slots, at, n < LANES ? ~lanes_from(n) : lanes_from(slots * LANES - n)};
     return span;
 }
 
@@ -42,28 +40,45 @@ INLINE int64_t profile_step(const Axis *axis, Span span) {
 /* Half the mean and half the maximum, times the channel's factor, between zeros. */
 INLINE void fill_profile(Span span, const float *mean, const float *top, float scaled, float *to) {
     const vec factor = splat(scaled), half = splat(0.5f);
-    if (span.n < LANES) {
+    const int64_t end = span.n - LANES;
+    if (end < 0) {
         for (int64_t i = 0; i < span.n; i++) to[i] = scaled * (0.5f * (mean[i] + top[i]));
         return;
     }
-    for (int64_t slot = 0; slot < span.slots; slot++) {
-        const int64_t i = place_of(slot, span.n);
+    for (int64_t i = 0; i < end; i += LANES)
         store(to + i, factor * (half * (load(mean + i) + load(top + i))));
-    }
+    store(to + end, factor * (half * (load(mean + end) + load(top + end))));
+}
+
+#define NEAR 3 /* taps of a plain kernel */
+#define BOTH 5 /* and of one with a dilated one, whose middle they share */
+
+/* `factors`: the plain kernel's, then the two that are `far` away. */
+INLINE vec tapped(const int count, int64_t far, const vec *factors, const float *at) {
+    vec sum = factors[1] * load(at) + factors[0] * load(at - 1);
+    sum += factors[2] * load(at + 1);
+    if (count == BOTH) sum += factors[3] * load(at - far), sum += factors[4] * load(at + far);
+    return sum;
 }
 
 /* One channel's taps; `taps` and `from` are at their middle and at the first position. */
-INLINE void tap(const int64_t count, const int reaches_out, const Axis *axis, Span span, const float *taps,
-                const float *from, float *to) {
-    for (int64_t slot = 0; slot < span.slots; slot++) {
-        const float *at = from + place_in(span, slot);
-        vec sum = splat(0.0f);
-        for (int64_t k = 0; k < count; k++) {
-            const int64_t offset = axis->offsets[k];
-            if (reaches_out && (offset >= span.n || -offset >= span.n)) continue;
-            sum += splat(taps[offset]) * load(at + offset);
+INLINE void tap(const int count, int64_t far, Span span, const float *taps, const float *from, float *to) {
+    const int64_t last = (span.slots - 1) * LANES;
+    const vec factors[BOTH] = {splat(taps[-1]), splat(taps[0]), splat(taps[1]), splat(taps[-far]), splat(taps[far])};
+    for (int64_t i = 0; i < last; i += LANES) store(to + i, tapped(count, far, factors, from + i));
+    store(to + last, tapped(count, far, factors, from + place_in(span, span.slots - 1)));
+}
+
+/* The same for any number of taps, some of which may reach beyond the zeros around the profile. */
+static void tap_many(const Axis *axis, Span span, const float *taps, const float *from, float *to) {
+    for (int64_t i = 0; i < span.slots * LANES; i++) to[i] = 0.0f;
+    for (int64_t k = 0; k < axis->count; k++) {
+        const int64_t offset = axis->offsets[k];
+        if (offset >= span.n || -offset >= span.n) continue;
+        for (int64_t slot = 0; slot < span.slots; slot++) {
+            const vec more = splat(taps[offset]) * load(from + place_in(span, slot) + offset);
+            store(to + slot * LANES, load(to + slot * LANES) + more);
         }
-        store(to + slot * LANES, sum);
     }
 }
 
@@ -84,9 +99,10 @@ static void into_chunk(const Call *call, const Strip *strip, int which, const fl
     for (int64_t i = 0; i < count; i++) {
         const float *taps = axis->taps + (from + i) * (2 * axis->reach + 1) + axis->reach;
         float *to = strip->tapped + i * wide;
-        if (axis->reach >= span.n) tap(axis->count, 1, axis, span, taps, profiles + i * step, to);
-        else if (axis->count == 5) tap(5, 0, axis, span, taps, profiles + i * step, to);
-        else tap(axis->count, 0, axis, span, taps, profiles + i * step, to);
+        if (axis->reach >= span.n) tap_many(axis, span, taps, profiles + i * step, to);
+        else if (axis->count == BOTH) tap(BOTH, axis->reach, span, taps, profiles + i * step, to);
+        else if (axis->count == NEAR) tap(NEAR, axis->reach, span, taps, profiles + i * step, to);
+        else tap_many(axis, span, taps, profiles + i * step, to);
     }
     const Product p = {axis->into.weight + from, strip->tapped, axis->into.bias, strip->mid[0] + span.at,
                        side->channels, wide, strip->width, side->mid, count, span.slots, from > 0};
@@ -108,20 +124,19 @@ static void into_bottleneck(const Call *call, const Strip *strip, const float *s
 /* The sum of a line's own positions, or of their squared distances from the mean. */
 INLINE double line_sum(const int squares, const Strip *strip, const float *line, float mean) {
     const vec middle = splat(mean);
+    vec sum = splat(0.0f);
     double whole = 0.0;
     for (int which = 0; which < 2; which++) {
         const Span span = strip->axes[which];
         const float *at = line + span.at;
-        vec sum = splat(0.0f);
         for (int64_t slot = 0; slot < span.slots; slot++) {
             vec v = load(at + slot * LANES);
             if (squares) v = (v - middle) * (v - middle);
             sum += slot + 1 == span.slots ? keep(v, span.own) : v;
             if (slot % 64 == 63) whole += wide_total(sum), sum = splat(0.0f);
         }
-        whole += wide_total(sum);
     }
-    return whole;
+    return whole + wide_total(sum);
 }
 
 INLINE void activate_line(const int act, int64_t width, float *line, vec mean, vec scale, vec shift) {
