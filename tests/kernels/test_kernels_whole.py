@@ -190,13 +190,15 @@ def test_norms_without_weights_and_layers_without_biases():
         assert (getattr(wanted, name) - getattr(other, name)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("reach", [0, 1, 2, 5, 40])
-def test_taps_of_any_kind(reach):
-    """Also such as no block has: without a pattern, or none but the middle one."""
+@pytest.mark.parametrize("reach", [1, 2, 5, 8, 9, 12, 13, 40])
+def test_taps_of_any_reach(reach):
+    """Also over the whole of an axis, where the far ones find nothing."""
     block = block_of(8, CONFIGS["relu"])
     x = drawn((2, 8, 9, 13))
     side, exact = weights_of(block), weights_of(copy.deepcopy(block).double())
-    taps = torch.randn(8, 2 * reach + 1) * (torch.rand(2 * reach + 1) < 0.6)
+    taps = torch.zeros(8, 2 * reach + 1)
+    for place in {0, reach - 1, reach, reach + 1, 2 * reach}:
+        taps[:, place] = torch.randn(8)
 
     def tapped(side, taps):
         axes = {n: dataclasses.replace(getattr(side.coord, n), taps=taps) for n in ("rows", "cols")}
@@ -348,9 +350,9 @@ def test_a_nan_of_a_norms_group_stays_in_it():
         block.coord.shared_bottleneck_refine.weight.copy_(torch.eye(8)[..., None, None])
     block.coord.shared_bottleneck_refine_norm = torch.nn.Identity()
     side = weights_of(block)
-    side.coord.rows.into[0].weight[3, 2] = float("nan")
-    side.coord.rows.head.weight.zero_()
     with torch.no_grad():
+        side.coord.rows.into[0].weight[3, 2] = float("nan")
+        side.coord.rows.head.weight.zero_()
         _, wanted = attended(cpu.profile(x), side)
     _, factors = whole.side(cpu.profile(x), whole.pack(side))
     assert wanted.rows.isnan().all()

@@ -42,8 +42,8 @@ class _Norm(ctypes.Structure):
 class _Axis(ctypes.Structure):
     _fields_ = (
         *((name, _Linear) for name in ("into", "head")),
-        *((name, ctypes.c_void_p) for name in ("taps", "strength", "offsets")),
-        *((name, ctypes.c_int64) for name in ("count", "reach")),
+        *((name, ctypes.c_void_p) for name in ("taps", "strength")),
+        ("reach", ctypes.c_int64),
     )
 
 
@@ -312,18 +312,12 @@ def _norm(norm: Norm | None, kept: list[Tensor]) -> _Norm:
 
 
 def _axis(axis: AxisWeights, kept: list[Tensor]) -> _Axis:
-    """With the offsets of its taps, of which only a plain and a dilated one's are not zero."""
-    reach = axis.taps.shape[1] // 2
-    places = sorted({-reach, -1, 0, 1, reach} if reach else {0})
-    offsets = torch.tensor(places)
     return _Axis(
         into=_linear(_merged(axis.into), kept),
         head=_linear(axis.head, kept),
         taps=_held(axis.taps, kept),
         strength=_held(axis.strength, kept),
-        offsets=_held(offsets, kept),
-        count=len(places),
-        reach=reach,
+        reach=axis.taps.shape[1] // 2,
     )
 
 

@@ -22,10 +22,8 @@ typedef struct {
 /* What rows and columns have each for themselves. */
 typedef struct {
     Linear into, head;
-    const float *taps, *strength; /* (C, 2 * reach + 1), () */
-    /* Those taps, from -reach to reach, that may be other than 0; 0, 1 and reach are, and -1, -reach. */
-    const int64_t *offsets;
-    int64_t count, reach;
+    const float *taps, *strength; /* (C, 2 * reach + 1), 0 but for -1, 0, 1 and both ends; () */
+    int64_t reach;                /* 1 or more */
 } Axis;
 
 typedef struct {

@@ -50,8 +50,7 @@ INLINE void fill_profile(Span span, const float *mean, const float *top, float s
     store(to + end, factor * (half * (load(mean + end) + load(top + end))));
 }
 
-#define NEAR 3 /* taps of a plain kernel */
-#define BOTH 5 /* and of one with a dilated one, whose middle they share */
+enum { NEAR = 3, BOTH = 5 }; /* taps of a plain kernel, and with those of a dilated one */
 
 /* `factors`: the plain kernel's, then the two that are `far` away. */
 INLINE vec tapped(const int count, int64_t far, const vec *factors, const float *at) {
@@ -67,19 +66,6 @@ INLINE void tap(const int count, int64_t far, Span span, const float *taps, cons
     const vec factors[BOTH] = {splat(taps[-1]), splat(taps[0]), splat(taps[1]), splat(taps[-far]), splat(taps[far])};
     for (int64_t i = 0; i < last; i += LANES) store(to + i, tapped(count, far, factors, from + i));
     store(to + last, tapped(count, far, factors, from + place_in(span, span.slots - 1)));
-}
-
-/* The same for any number of taps, some of which may reach beyond the zeros around the profile. */
-static void tap_many(const Axis *axis, Span span, const float *taps, const float *from, float *to) {
-    for (int64_t i = 0; i < span.slots * LANES; i++) to[i] = 0.0f;
-    for (int64_t k = 0; k < axis->count; k++) {
-        const int64_t offset = axis->offsets[k];
-        if (offset >= span.n || -offset >= span.n) continue;
-        for (int64_t slot = 0; slot < span.slots; slot++) {
-            const vec more = splat(taps[offset]) * load(from + place_in(span, slot) + offset);
-            store(to + slot * LANES, load(to + slot * LANES) + more);
-        }
-    }
 }
 
 /* Channels [from, from + count) of one axis, through the taps and added to the bottleneck. */
@@ -99,10 +85,9 @@ static void into_chunk(const Call *call, const Strip *strip, int which, const fl
     for (int64_t i = 0; i < count; i++) {
         const float *taps = axis->taps + (from + i) * (2 * axis->reach + 1) + axis->reach;
         float *to = strip->tapped + i * wide;
-        if (axis->reach >= span.n) tap_many(axis, span, taps, profiles + i * step, to);
-        else if (axis->count == BOTH) tap(BOTH, axis->reach, span, taps, profiles + i * step, to);
-        else if (axis->count == NEAR) tap(NEAR, axis->reach, span, taps, profiles + i * step, to);
-        else tap_many(axis, span, taps, profiles + i * step, to);
+        /* Whatever reaches over a whole axis finds zeros only. */
+        if (axis->reach > 1 && axis->reach < span.n) tap(BOTH, axis->reach, span, taps, profiles + i * step, to);
+        else tap(NEAR, 1, span, taps, profiles + i * step, to);
     }
     const Product p = {axis->into.weight + from, strip->tapped, axis->into.bias, strip->mid[0] + span.at,
                        side->channels, wide, strip->width, side->mid, count, span.slots, from > 0};
