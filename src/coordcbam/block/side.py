@@ -71,10 +71,10 @@ class Side:
                 return f"a layer inside the block is a {type(layer).__name__}"
         return None
 
-    def weights(self, tensors: Sequence[Tensor], positions: int) -> SideWeights:
-        """The weights, of these tensors: folded where that is less work."""
+    def weights(self, tensors: Sequence[Tensor], positions: int | None) -> SideWeights:
+        """The weights, of these tensors: merged where that is less work, or for None."""
         mid, channels = self.coord.shared_bottleneck_proj.out_channels, self.coord.channels
-        merge = 2 * mid * channels < (channels - mid) * positions
+        merge = positions is None or 2 * mid * channels < (channels - mid) * positions
         return folded(self.channel, self.coord, self.unit, tensors, merge=merge)
 
     @torch.no_grad()

@@ -17,6 +17,8 @@ from coordcbam.kernels.ops import Settled, SideNet
 from coordcbam.kernels.passes import Factors, Passes, Statistics
 from coordcbam.kernels.side import Maps, attended
 
+SMALL = 12  # times: factors are kept for the backward where x is so much larger
+
 
 class Looked(NamedTuple):
     """What is known of x before it is scaled."""
@@ -26,13 +28,25 @@ class Looked(NamedTuple):
     factors: Factors
 
 
-class Whole(Protocol):
-    """All of a forward in one call, if a kernel has it."""
+class Nets(Protocol):
+    """The small nets by a kernel that has them, too."""
 
-    def __call__(
+    def forward(
         self, x: Tensor, settled: Settled, alpha: Tensor, *, sums: bool, keep: bool
     ) -> tuple[Tensor, Tensor | None, Looked | None]:
-        """The mix, the sums if they are wanted, and what was looked at if it is to be kept."""
+        """All of a forward in one call.
+
+        Returns:
+            The mix, the sums if they are wanted, and what was looked at if it is to be kept.
+        """
+
+    def factors(self, found: Statistics, settled: Settled) -> Factors:
+        """The factors alone."""
+
+    def gradients(
+        self, found: Statistics, by: Factors, side: SideNet, settled: Settled, tensors: list[Tensor]
+    ) -> tuple[Statistics, list[Tensor | None]]:
+        """Gradients of the statistics and of the side's tensors, from those of the factors."""
 
 
 class Fused:
@@ -42,17 +56,16 @@ class Fused:
         x: (B, C, H, W).
         side: the small nets.
         passes: the passes over x.
-        whole: all of a forward in one call.
+        nets: the small nets, if the kernel has them.
     """
 
-    def __init__(
-        self, x: Tensor, side: SideNet, passes: Passes, whole: Whole | None = None
-    ) -> None:
+    def __init__(self, x: Tensor, side: SideNet, passes: Passes, nets: Nets | None = None) -> None:
         self.x = x
         self.side = side
         self.passes = passes
-        self.whole = None if side.trains_norm else whole
+        self.nets = None if side.trains_norm else nets
         self.tensors = side.tensors
+        self.settled: Settled | None = None
         self.graph: _Graph | None = None
         self.seen: Looked | None = None
 
@@ -94,9 +107,10 @@ class Fused:
     def forward(self, alpha: Tensor, *, measures: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
         """The mix, and the sums if they are wanted; with ``keep``, what was looked at stays."""
         x, alpha = self.x.detach(), alpha.detach()
-        if self.whole is not None and self.seen is None:
-            out, found, self.seen = self.whole(
-                x, self.side.settled(self.tensors), alpha, sums=measures, keep=keep
+        if self.nets is not None and self.seen is None:
+            self.settled = self.side.settled(self.tensors)
+            out, found, self.seen = self.nets.forward(
+                x, self.settled, alpha, sums=measures, keep=keep
             )
             return out, found
         factors = Factors(*(t.detach() for t in self.look().factors))
@@ -136,9 +150,9 @@ class _Graph(NamedTuple):
         return cls((*statistics, *(t for t in stand_ins if t.requires_grad)), maps, factors)
 
     def gradients(
-        self, factors: Sequence[Tensor], maps: Sequence[Tensor | None]
-    ) -> list[Tensor | None]:
-        """Gradients of the leaves, from those of factors and maps; None where there is none."""
+        self, factors: Sequence[Tensor], maps: Sequence[Tensor | None], tensors: Sequence[Tensor]
+    ) -> tuple[Statistics, list[Tensor | None]]:
+        """Gradients of the statistics and of the tensors, from those of factors and maps."""
         pairs = [
             (output, grad)
             for output, grad in zip(
@@ -147,7 +161,14 @@ class _Graph(NamedTuple):
             if grad is not None and output is not None and output.requires_grad
         ]
         outputs, grads = zip(*pairs, strict=True)
-        return list(torch.autograd.grad(outputs, self.leaves, grads, allow_unused=True))
+        made = torch.autograd.grad(outputs, self.leaves, grads, allow_unused=True)
+        count = len(Statistics._fields)
+        by_found = (
+            torch.zeros_like(t) if g is None else g
+            for t, g in zip(self.leaves, made[:count], strict=False)
+        )
+        rest = iter(made[count:])
+        return Statistics(*by_found), [next(rest) if t.requires_grad else None for t in tensors]
 
 
 class _Kept(NamedTuple):
@@ -156,10 +177,12 @@ class _Kept(NamedTuple):
     side: SideNet
     passes: Passes
     graph: _Graph | None
+    nets: tuple[Nets, Settled] | None
 
     def once(
         self,
         found: Statistics,
+        factors: Factors | None,
         inputs: Sequence[Tensor],
         grad: Tensor | None,
         maps: Sequence[Tensor | None],
@@ -168,22 +191,24 @@ class _Kept(NamedTuple):
     ) -> list[Tensor | None]:
         """Gradients of the inputs, by the passes."""
         x, alpha, *tensors = inputs
-        graph = self.graph or _Graph.of(self.side, found, tensors)
-        factors = Factors(*(t.detach() for t in graph.factors))
         grad = torch.zeros_like(x) if grad is None else grad
-        by_factors, by_alpha = self.passes.factors(grad, x, factors, self.side.shape, alpha)
-        grads = graph.gradients(by_factors, maps)
+        graph = self.graph
+        nets = self.nets if all(m is None for m in maps) else None
+        if nets is None:
+            graph = graph or _Graph.of(self.side, found, tensors)
+            factors = Factors(*(t.detach() for t in graph.factors))
+        elif factors is None:
+            factors = nets[0].factors(found, nets[1])
+        shape = self.side.shape
+        by_factors, by_alpha = self.passes.factors(grad, x, factors, shape, alpha)
+        if nets is not None:
+            by_found, by_tensors = nets[0].gradients(found, by_factors, self.side, nets[1], tensors)
+        else:
+            assert graph is not None
+            by_found, by_tensors = graph.gradients(by_factors, maps, tensors)
         dx = None
         if of_x:
-            by_found = Statistics(
-                *(
-                    torch.zeros_like(t) if g is None else g
-                    for t, g in zip(found, grads, strict=False)
-                )
-            )
-            dx = self.passes.input(grad, x, factors, self.side.shape, alpha, found, by_found)
-        rest = iter(grads[len(found) :])
-        by_tensors = (next(rest) if t.requires_grad else None for t in tensors)
+            dx = self.passes.input(grad, x, factors, shape, alpha, found, by_found)
         return [dx, by_alpha.to(alpha), *by_tensors]
 
     def again(
@@ -228,9 +253,14 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         out, found = signal.forward(alpha, measures=measures, keep=True)
         seen = signal.look()
+        nets = None
+        if signal.nets is not None and signal.settled is not None:
+            nets = signal.nets, signal.settled
+        factors = seen.factors if nets and _are_small(seen.factors, x) else ()
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*seen.found, x, alpha, *tensors)
-        ctx.kept = _Kept(signal.side, signal.passes, signal.graph)
+        ctx.save_for_backward(*seen.found, *factors, x, alpha, *tensors)
+        ctx.kept = _Kept(signal.side, signal.passes, signal.graph, nets)
+        ctx.has_factors = bool(factors)
         ctx.autocast = _autocast(x, tensors)
         if found is not None:
             ctx.mark_non_differentiable(found)
@@ -239,14 +269,21 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None, *maps: Tensor | None) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
-        found, inputs = Statistics(*saved[:6]), saved[6:]
+        found, rest = Statistics(*saved[:6]), saved[6:]
+        factors, inputs = (Factors(*rest[:3]), rest[3:]) if ctx.has_factors else (None, rest)
         kept: _Kept = ctx.kept
         with _entered(ctx.autocast):
             if torch.is_grad_enabled():
                 grads = kept.again(inputs, grad, maps)
             else:
-                grads = kept.once(found, inputs, grad, maps, of_x=ctx.needs_input_grad[2])
+                of_x = ctx.needs_input_grad[2]
+                grads = kept.once(found, factors, inputs, grad, maps, of_x=of_x)
         return None, None, *grads
+
+
+def _are_small(factors: Factors, x: Tensor) -> bool:
+    """Whether to keep them costs little beside x; else the backward makes them again."""
+    return SMALL * sum(t.numel() for t in factors) <= x.numel()
 
 
 def _differing(maps: Maps) -> tuple[Tensor | None, ...]:

@@ -96,8 +96,13 @@ class SideNet(Protocol):
     def opaque(self) -> str | None:
         """Why the nets must be run as modules; None where their weights say everything."""
 
-    def weights(self, tensors: Sequence[Tensor], positions: int) -> SideWeights:
-        """The weights, of these tensors, as suits so many positions of rows and columns."""
+    def weights(self, tensors: Sequence[Tensor], positions: int | None) -> SideWeights:
+        """The weights, of these tensors, as suits so many positions of rows and columns.
+
+        Args:
+            tensors: :attr:`tensors`, or others in their place.
+            positions: None: as :meth:`settled` has them, the projections merged.
+        """
 
     def settled(self, tensors: tuple[Tensor, ...] | None = None) -> Settled:
         """The weights for many forwards, made once until one of the tensors changes.

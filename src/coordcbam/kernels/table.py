@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from coordcbam._support.errors import UsageError, nearest
-from coordcbam.kernels import algebra, cpu, library, opened, triton_passes, whole
-from coordcbam.kernels.fused import Fused, Looked
+from coordcbam.kernels import algebra, cpu, library, nets, opened, triton_passes
+from coordcbam.kernels.fused import Fused
 from coordcbam.kernels.opened import Opened
-from coordcbam.kernels.ops import Attended, Kernel, Settled, SideNet
+from coordcbam.kernels.ops import Attended, Kernel, SideNet
 from coordcbam.kernels.plain import Plain
 
 AUTO = "auto"
@@ -52,7 +52,7 @@ def _attend_algebra(x: Tensor, side: SideNet) -> Attended:
 def _attend_cpu(x: Tensor, side: SideNet) -> Attended:
     if _traced(x):
         return Opened(x, side, _compiled_passes(), traced=True)
-    return Fused(library.dense(x), side, cpu.PASSES, _in_one_call)
+    return Fused(library.dense(x), side, cpu.PASSES, nets)
 
 
 def _attend_triton(x: Tensor, side: SideNet) -> Attended:
@@ -66,20 +66,6 @@ def _compiled_passes() -> opened.Passes:
     if torch.compiler.is_compiling() and not _exported():
         return library.PASSES
     return opened.PASSES
-
-
-def _in_one_call(
-    x: Tensor, settled: Settled, alpha: Tensor, *, sums: bool, keep: bool
-) -> tuple[Tensor, Tensor | None, Looked | None]:
-    """A forward by :mod:`.whole`, which lays the weights out once."""
-    packed = settled.layouts.get("cpu")
-    if not isinstance(packed, whole.Packed):
-        packed = settled.layouts["cpu"] = whole.pack(settled.weights)
-    made = whole.forward(x, packed, cpu.number(alpha), sums=sums, keep=keep)
-    looked = None
-    if made.found is not None and made.maps is not None and made.factors is not None:
-        looked = Looked(made.found, made.maps, made.factors)
-    return made.out, made.sums, looked
 
 
 def _traced(x: Tensor) -> bool:

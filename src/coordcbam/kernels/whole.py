@@ -67,6 +67,7 @@ class _Call(cpu._Job):
         *((f"made_{name}", ctypes.c_void_p) for name in Factors._fields),
         *((name, ctypes.c_void_p) for name in ("gate", "fusion", "row_mask", "col_mask")),
         ("totals", ctypes.c_void_p),
+        ("slopes", ctypes.c_void_p),
     )
 
 
@@ -359,7 +360,7 @@ def _mismatch(library: ctypes.CDLL) -> str | None:
             size.restype = ctypes.c_int64
             if size() != ctypes.sizeof(kind):
                 return "the library is of another version; reinstall coordcbam"
-        for name in ("whole", "side", "totals"):
+        for name in ("whole", "side", "totals", "slopes"):
             entry = getattr(library, f"coordcbam_{name}")
             entry.argtypes = [ctypes.POINTER(_Call), ctypes.c_int64, ctypes.c_int64]
     except AttributeError as error:

@@ -44,11 +44,33 @@ typedef struct {
     float *gate, *fusion, *row_mask, *col_mask;
 } Made;
 
+typedef struct {
+    float *weight, *bias;
+} Slope;
+
+typedef struct {
+    Slope into, head; /* both weights are (C, M), rows of a whole number of widest vectors */
+    float *taps, *strength;
+} AxisSlopes;
+
+/* The gradients of what the side nets read, from those of what they make. Samples are added up in
+ * `groups` parts, whose gradients of weights lie `step` floats apart: whatever the threads, the same. */
+typedef struct {
+    const float *channel, *rows, *cols;        /* of the factors */
+    float *mean, *peak, *row, *col;            /* of the statistics: mean and maximum of a row share theirs */
+    Slope fc1, fc2, first, last, refine;       /* refine.weight is (M, M), its rows as above */
+    float *temperature;
+    AxisSlopes axes[2];
+    Slope norms[2];
+    int64_t groups, step;
+} Slopes;
+
 typedef struct Call {
     Job job;
     const Side *side;
     Made made;
     double *totals; /* (5, B), the sums of measure; NULL: scale */
+    const Slopes *slopes;
 } Call;
 
 #endif

@@ -38,6 +38,16 @@ INLINE vec activated(const int act, vec v) {
     return act == SILU ? v / (splat(1.0f) + exponential(-v)) : v * hard(v);
 }
 
+/* Derivatives, as torch has them where they jump. */
+INLINE vec hard_slope(vec v) { return keep(splat(1.0f / 6.0f), between(v, splat(-3.0f), splat(3.0f))); }
+
+INLINE vec slope(const int act, vec v) {
+    if (act == RELU) return ones(passes_relu(v));
+    if (act == HSWISH) return hard(v) + v * hard_slope(v);
+    const vec s = sigmoid(v);
+    return s * (splat(1.0f) + v * (splat(1.0f) - s));
+}
+
 INLINE vec gated(const int gate, vec v) { return gate == SIGMOID ? sigmoid(v) : hard(v); }
 
 /* exp(reach * u) or 1 + reach * u with u = 2 * gate - 1: exactly 1 for a gate of one half. */

@@ -76,10 +76,15 @@ INLINE vec clamped(vec k, vec low, vec high) { return smaller(high, larger(low, 
 INLINE mask equal(vec a, vec b) { return a == b; }
 INLINE mask inside(vec k, vec low, vec high) { return (k >= low) & (k <= high); }
 INLINE vec keep(vec v, mask m) { return (vec)((mask)v & m); }
+/* Where torch lets a gradient through: a clamp within its ends, a relu not at or under 0. */
+INLINE mask between(vec v, vec low, vec high) { return (v > low) & (v < high); }
+INLINE mask passes_relu(vec v) { return ~(v <= splat(0.0f)); }
 #else
 INLINE mask equal(vec a, vec b) { return -(mask)(a == b); }
 INLINE mask inside(vec k, vec low, vec high) { return -(mask)(k >= low && k <= high); }
 INLINE vec keep(vec v, mask m) { return m ? v : 0.0f; }
+INLINE mask between(vec v, vec low, vec high) { return -(mask)(v > low && v < high); }
+INLINE mask passes_relu(vec v) { return -(mask) !(v <= 0.0f); }
 #endif
 INLINE vec ones(mask m) { return keep(splat(1.0f), m); }
 

@@ -56,6 +56,11 @@ ENTRY int coordcbam_side(const Call *call, int64_t begin, int64_t end) {
     return failed;
 }
 
+/* Its gradients, of the groups [begin, end). */
+ENTRY int coordcbam_slopes(const Call *call, int64_t begin, int64_t end) {
+    return table_of(call->job.widest)->slopes(call, begin, end);
+}
+
 /* The whole forward of the samples [begin, end), one after the other while it is in cache. */
 ENTRY int coordcbam_whole(const Call *call, int64_t begin, int64_t end) {
     const int64_t units = coordcbam_units(call->job.channels, call->job.channels_last);
@@ -74,6 +79,7 @@ ENTRY int coordcbam_totals(const Call *call, int64_t begin, int64_t end) {
 ENTRY int64_t coordcbam_job_size(void) { return (int64_t)sizeof(Job); }
 ENTRY int64_t coordcbam_call_size(void) { return (int64_t)sizeof(Call); }
 ENTRY int64_t coordcbam_side_size(void) { return (int64_t)sizeof(Side); }
+ENTRY int64_t coordcbam_slopes_size(void) { return (int64_t)sizeof(Slopes); }
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 

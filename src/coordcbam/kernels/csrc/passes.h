@@ -7,10 +7,10 @@
 #include "nhwc_input.h"
 #include "nhwc_profile.h"
 #include "nhwc_scale.h"
-#include "side.h"
+#include "slopes.h"
 
 const Table TABLE = {
     {nchw_profile, nhwc_profile}, {nchw_scale, nhwc_scale}, {nchw_measure, nhwc_measure},
     {nchw_factors, nhwc_factors}, {nchw_input, nhwc_input},
-    side_nets,
+    side_nets, side_slopes,
 };

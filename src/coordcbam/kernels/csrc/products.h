@@ -15,6 +15,7 @@ typedef struct {
     int64_t left_step, right_step, out_step; /* floats from row to row */
     int64_t rows, depth, slots;
     int adds;
+    int64_t left_next; /* floats from one column of `left` to the next */
 } Product;
 
 INLINE void tile(const int rows, const int vectors, const Product *p, int64_t row, int64_t slot) {
@@ -28,7 +29,7 @@ INLINE void tile(const int rows, const int vectors, const Product *p, int64_t ro
     }
     for (int64_t i = 0; i < p->depth; i++, right += p->right_step)
         for (int r = 0; r < rows; r++) {
-            const vec factor = splat(left[r * p->left_step + i]);
+            const vec factor = splat(left[r * p->left_step + i * p->left_next]);
             for (int v = 0; v < vectors; v++) sums[r * vectors + v] += factor * load(right + v * LANES);
         }
     for (int r = 0; r < rows; r++)
@@ -85,6 +86,17 @@ INLINE void dots(const int columns, Linear linear, int64_t rows, int64_t depth, 
                 to[c * rows + row + r] = bias + (count < 4 ? one[c * 4] : found[c * 4 + r]);
         }
     }
+}
+
+/* to (rows, n) += left (rows) times right (n), and to (n) += left (rows) @ weight (rows, n). */
+INLINE void outer(int64_t rows, int64_t n, const float *left, const float *right, float *to) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < n; i++) to[r * n + i] += left[r] * right[i];
+}
+
+INLINE void through(int64_t rows, int64_t n, const float *left, const float *weight, float *to) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < n; i++) to[i] += left[r] * weight[r * n + i];
 }
 
 #endif

@@ -16,6 +16,8 @@ INLINE float *take(float *memory, int64_t *at, int64_t floats) {
     return taken;
 }
 
+INLINE float *aligned(float *memory) { return memory + (64 - (uintptr_t)memory % 64) % 64 / sizeof(float); }
+
 INLINE int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 typedef struct {
@@ -48,7 +50,7 @@ static int side_nets(const Call *call) {
     Room room;
     float *memory = scratch(lay_out(call, NULL, &room));
     if (memory == NULL) return 1;
-    lay_out(call, memory + (64 - (uintptr_t)memory % 64) % 64 / sizeof(float), &room);
+    lay_out(call, aligned(memory), &room);
     channel_net(call, room.rest, room.scaled);
     coord_net(call, &room.strip, room.scaled);
     free(memory);

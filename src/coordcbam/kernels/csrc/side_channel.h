@@ -67,29 +67,38 @@ static void channel_ends(const Call *call, const float *z, float *scaled) {
     }
 }
 
+/* What the net goes through, both branches side by side. */
+typedef struct {
+    float *both, *z, *bent, *units, *joined, *looked; /* units are `bent` after the activation */
+    float shares[2];
+} Branches;
+
 /* Floats of memory for the net below. */
 INLINE int64_t channel_floats(const Side *side) {
-    return 3 * side->channels + 3 * side->hidden + side->looked;
+    return 3 * side->channels + 5 * side->hidden + side->looked;
 }
 
 /* Both branches meet before the last layer, which is linear: half its work. */
-static void channel_net(const Call *call, float *memory, float *scaled) {
+static Branches channel_net(const Call *call, float *memory, float *scaled) {
     const Side *side = call->side;
     const int64_t channels = side->channels, hidden = side->hidden;
-    float *both = memory, *z = both + 2 * channels, *units = z + channels, *joined = units + 2 * hidden;
-    float shares[2] = {1.0f, 1.0f};
-    memcpy(both, call->job.mean, (size_t)channels * sizeof(float));
-    memcpy(both + channels, call->job.peak, (size_t)channels * sizeof(float));
-    dots(2, side->fc1, hidden, channels, both, units, 1.0f);
+    float *z = memory + 2 * channels, *bent = z + channels, *units = bent + 2 * hidden;
+    float *joined = units + 2 * hidden;
+    Branches net = {memory, z, bent, units, joined, joined + hidden, {1.0f, 1.0f}};
+    memcpy(net.both, call->job.mean, (size_t)channels * sizeof(float));
+    memcpy(net.both + channels, call->job.peak, (size_t)channels * sizeof(float));
+    dots(2, side->fc1, hidden, channels, net.both, bent, 1.0f);
+    memcpy(units, bent, (size_t)(2 * hidden) * sizeof(float));
     activate_all(side->act, units, 2 * hidden);
     if (side->looked > 0) {
-        route(side, both, joined + hidden, shares);
-        if (call->made.fusion != NULL) memcpy(call->made.fusion, shares, sizeof shares);
+        route(side, net.both, net.looked, net.shares);
+        if (call->made.fusion != NULL) memcpy(call->made.fusion, net.shares, sizeof net.shares);
     }
     for (int64_t i = 0; i < hidden; i++)
-        joined[i] = shares[0] * units[i] + shares[1] * units[hidden + i];
-    dots(1, side->fc2, channels, hidden, joined, z, shares[0] + shares[1]);
+        joined[i] = net.shares[0] * units[i] + net.shares[1] * units[hidden + i];
+    dots(1, side->fc2, channels, hidden, joined, z, net.shares[0] + net.shares[1]);
     channel_ends(call, z, scaled);
+    return net;
 }
 
 #endif

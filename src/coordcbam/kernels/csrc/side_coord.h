@@ -50,6 +50,9 @@ INLINE void fill_profile(Span span, const float *mean, const float *top, float s
     store(to + end, factor * (half * (load(mean + end) + load(top + end))));
 }
 
+/* Whether the far taps find anything: over a whole axis there are but zeros. */
+INLINE int has_far(const Axis *axis, Span span) { return axis->reach > 1 && axis->reach < span.n; }
+
 enum { NEAR = 3, BOTH = 5 }; /* taps of a plain kernel, and with those of a dilated one */
 
 /* `factors`: the plain kernel's, then the two that are `far` away. */
@@ -60,20 +63,27 @@ INLINE vec tapped(const int count, int64_t far, const vec *factors, const float 
     return sum;
 }
 
-/* One channel's taps; `taps` and `from` are at their middle and at the first position. */
-INLINE void tap(const int count, int64_t far, Span span, const float *taps, const float *from, float *to) {
+/* One channel's taps, `far` away the last two; `from` is at its first position. */
+INLINE void tap(const int count, int64_t far, Span span, const vec *factors, const float *from, float *to) {
     const int64_t last = (span.slots - 1) * LANES;
-    const vec factors[BOTH] = {splat(taps[-1]), splat(taps[0]), splat(taps[1]), splat(taps[-far]), splat(taps[far])};
     for (int64_t i = 0; i < last; i += LANES) store(to + i, tapped(count, far, factors, from + i));
     store(to + last, tapped(count, far, factors, from + place_in(span, span.slots - 1)));
 }
 
-/* Channels [from, from + count) of one axis, through the taps and added to the bottleneck. */
-static void into_chunk(const Call *call, const Strip *strip, int which, const float *scaled,
-                       int64_t from, int64_t count) {
-    const Side *side = call->side;
+/* Those of an axis, or the same the other way round. */
+INLINE void tap_all(const Axis *axis, Span span, int64_t c, const int back, const float *from, float *to) {
+    const float *taps = axis->taps + c * (2 * axis->reach + 1) + axis->reach;
+    const int64_t near = back ? -1 : 1, far = back ? -axis->reach : axis->reach;
+    const vec factors[BOTH] = {splat(taps[-near]), splat(taps[0]), splat(taps[near]), splat(taps[-far]), splat(taps[far])};
+    if (has_far(axis, span)) tap(BOTH, axis->reach, span, factors, from, to);
+    else tap(NEAR, 1, span, factors, from, to);
+}
+
+/* Channels [from, from + count) of one axis: their profiles, and those through the taps. */
+static void tapped_chunk(const Call *call, const Strip *strip, int which, const float *scaled,
+                         int64_t from, int64_t count) {
     const Job *job = &call->job;
-    const Axis *axis = &side->axes[which];
+    const Axis *axis = &call->side->axes[which];
     const Span span = strip->axes[which];
     const float *mean = which ? job->col_mean : job->row_mean, *top = which ? job->col_max : job->row_max;
     const int64_t step = profile_step(axis, span), wide = span.slots * LANES;
@@ -82,23 +92,31 @@ static void into_chunk(const Call *call, const Strip *strip, int which, const fl
         const int64_t c = from + i;
         fill_profile(span, mean + c * span.n, top + c * span.n, scaled[c], profiles + i * step);
     }
-    for (int64_t i = 0; i < count; i++) {
-        const float *taps = axis->taps + (from + i) * (2 * axis->reach + 1) + axis->reach;
-        float *to = strip->tapped + i * wide;
-        /* Whatever reaches over a whole axis finds zeros only. */
-        if (axis->reach > 1 && axis->reach < span.n) tap(BOTH, axis->reach, span, taps, profiles + i * step, to);
-        else tap(NEAR, 1, span, taps, profiles + i * step, to);
-    }
+    for (int64_t i = 0; i < count; i++)
+        tap_all(axis, span, from + i, 0, profiles + i * step, strip->tapped + i * wide);
+}
+
+/* Those, added to the bottleneck. */
+static void into_chunk(const Call *call, const Strip *strip, int which, const float *scaled,
+                       int64_t from, int64_t count) {
+    const Side *side = call->side;
+    const Axis *axis = &side->axes[which];
+    const Span span = strip->axes[which];
+    tapped_chunk(call, strip, which, scaled, from, count);
     const Product p = {axis->into.weight + from, strip->tapped, axis->into.bias, strip->mid[0] + span.at,
-                       side->channels, wide, strip->width, side->mid, count, span.slots, from > 0};
+                       side->channels, span.slots * LANES, strip->width, side->mid, count, span.slots, from > 0, 1};
     product(&p);
+}
+
+/* Zeros around every profile of a chunk. */
+INLINE void clear_profiles(const Strip *strip, const Axis *axis, Span span) {
+    memset(strip->profiles, 0, (size_t)(DEEP * profile_step(axis, span) + LANES) * sizeof(float));
 }
 
 static void into_bottleneck(const Call *call, const Strip *strip, const float *scaled) {
     const Side *side = call->side;
     for (int which = 0; which < 2; which++) {
-        const int64_t step = profile_step(&side->axes[which], strip->axes[which]);
-        memset(strip->profiles, 0, (size_t)(DEEP * step + LANES) * sizeof(float));
+        clear_profiles(strip, &side->axes[which], strip->axes[which]);
         for (int64_t c = 0; c < side->channels; c += DEEP) {
             const int64_t left = side->channels - c;
             into_chunk(call, strip, which, scaled, c, left < DEEP ? left : DEEP);
@@ -136,20 +154,35 @@ static void normed_line(int32_t act, int64_t width, float *line, float mean, flo
     else activate_line(HSWISH, width, line, m, by, to);
 }
 
-/* Group norm over the positions of a group's channels, and the activation. */
-static void norm_group(const Norm *norm, const Strip *strip, float *mid, int64_t begin, int64_t end,
-                       int32_t act) {
+/* Of a group's channels at all their positions: the mean, and what a deviation is multiplied with. */
+typedef struct {
+    float mean;
+    double by;
+} Moments;
+
+static Moments moments(const Norm *norm, const Strip *strip, const float *mid, int64_t begin, int64_t end) {
     const double count = (double)(end - begin) * (double)(strip->axes[0].n + strip->axes[1].n);
     double sum = 0.0, squares = 0.0;
     for (int64_t m = begin; m < end; m++) sum += line_sum(0, strip, mid + m * strip->width, 0.0f);
     const float mean = (float)(sum / count);
     for (int64_t m = begin; m < end; m++) squares += line_sum(1, strip, mid + m * strip->width, mean);
-    const double by = 1.0 / sqrt(squares / count + norm->eps);
-    for (int64_t m = begin; m < end; m++) {
-        const float scale = (float)(norm->weight == NULL ? by : by * (double)norm->weight[m]);
-        const float shift = norm->bias == NULL ? 0.0f : norm->bias[m];
-        normed_line(act, strip->width, mid + m * strip->width, mean, scale, shift);
-    }
+    const Moments found = {mean, 1.0 / sqrt(squares / count + norm->eps)};
+    return found;
+}
+
+INLINE float norm_scale(const Norm *norm, Moments found, int64_t m) {
+    return (float)(norm->weight == NULL ? found.by : found.by * (double)norm->weight[m]);
+}
+
+INLINE float norm_shift(const Norm *norm, int64_t m) { return norm->bias == NULL ? 0.0f : norm->bias[m]; }
+
+/* Group norm over the positions of a group's channels, and the activation. */
+static void norm_group(const Norm *norm, const Strip *strip, float *mid, int64_t begin, int64_t end,
+                       int32_t act) {
+    const Moments found = moments(norm, strip, mid, begin, end);
+    for (int64_t m = begin; m < end; m++)
+        normed_line(act, strip->width, mid + m * strip->width, found.mean, norm_scale(norm, found, m),
+                    norm_shift(norm, m));
 }
 
 static void norm_and_activate(const Side *side, const Norm *norm, const Strip *strip, float *mid) {
@@ -173,6 +206,17 @@ INLINE void mask_line(const int space, Span span, const float *logits, vec stren
     }
 }
 
+/* Channels [from, from + count) of one axis' logits, from the bottleneck's lines. */
+static void logits_chunk(const Call *call, const Strip *strip, int which, const float *mid, int64_t from,
+                         int64_t count) {
+    const Side *side = call->side;
+    const Linear head = side->axes[which].head;
+    const Span span = strip->axes[which];
+    const Product p = {head.weight + from * side->mid, mid + span.at, head.bias == NULL ? NULL : head.bias + from,
+                       strip->logits, side->mid, strip->width, span.slots * LANES, count, side->mid, span.slots, 0, 1};
+    product(&p);
+}
+
 /* From the bottleneck to one axis' masks and factors. */
 static void head(const Call *call, const Strip *strip, int which) {
     const Side *side = call->side;
@@ -184,10 +228,7 @@ static void head(const Call *call, const Strip *strip, int which) {
     const vec strength = splat(*axis->strength * (side->coord_space == LOG ? side->coord_log_reach : 1.0f));
     for (int64_t c = 0; c < side->channels; c += HEADS) {
         const int64_t left = side->channels - c, count = left < HEADS ? left : HEADS;
-        const Product p = {axis->head.weight + c * side->mid, strip->mid[1] + span.at,
-                           axis->head.bias == NULL ? NULL : axis->head.bias + c, strip->logits,
-                           side->mid, strip->width, wide, count, side->mid, span.slots, 0};
-        product(&p);
+        logits_chunk(call, strip, which, strip->mid[1], c, count);
         for (int64_t i = 0; i < count; i++) {
             float *to = factors + (c + i) * n, *also = masks == NULL ? NULL : masks + (c + i) * n;
             const float *logits = strip->logits + i * wide;
@@ -198,13 +239,17 @@ static void head(const Call *call, const Strip *strip, int which) {
     }
 }
 
+static void refined(const Side *side, const Strip *strip, const float *from, float *to) {
+    const Product p = {side->refine.weight, from, side->refine.bias, to, side->mid, strip->width, strip->width,
+                       side->mid, side->mid, strip->width / LANES, 0, 1};
+    product(&p);
+}
+
 static void coord_net(const Call *call, const Strip *strip, const float *scaled) {
     const Side *side = call->side;
     into_bottleneck(call, strip, scaled);
     norm_and_activate(side, &side->norms[0], strip, strip->mid[0]);
-    const Product p = {side->refine.weight, strip->mid[0], side->refine.bias, strip->mid[1],
-                       side->mid, strip->width, strip->width, side->mid, side->mid, strip->width / LANES, 0};
-    product(&p);
+    refined(side, strip, strip->mid[0], strip->mid[1]);
     norm_and_activate(side, &side->norms[1], strip, strip->mid[1]);
     for (int which = 0; which < 2; which++) head(call, strip, which);
 }

@@ -33,9 +33,13 @@ typedef struct {
 struct Call;
 typedef int (*SideNets)(const struct Call *call);
 
+/* Their gradients, of the groups [begin, end) of samples. */
+typedef int (*SideSlopes)(const struct Call *call, int64_t begin, int64_t end);
+
 typedef struct {
     Layouts profile, scale, measure, factors, input;
     SideNets side;
+    SideSlopes slopes;
 } Table;
 
 enum { XX, XY, YY, X, Y, SUMS }; /* of measure */
