@@ -42,6 +42,11 @@ def tensors_of(channel: ChannelGate, coord: CoordGate) -> tuple[Tensor, ...]:
     return tuple(tensor for _, tensor in _named(channel, coord))
 
 
+def named_tensors(channel: ChannelGate, coord: CoordGate) -> dict[str, Tensor]:
+    """The same, by the names of their layers."""
+    return dict(_named(channel, coord))
+
+
 def shape_of(config: CoordConfig) -> Shape:
     """How the coordinate factors make the gain; without a clamp that no mask can reach."""
     low, high = float("-inf"), float("inf")

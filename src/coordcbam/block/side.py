@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coordcbam.block.channel import ChannelGate
 from coordcbam.block.coord import CoordGate
 from coordcbam.block.fold import NORMS, folded, shape_of, tensors_of
+from coordcbam.block.unfold import unfolded
 from coordcbam.kernels.elementwise import factor
 from coordcbam.kernels.ops import Settled
 from coordcbam.kernels.passes import Shape
@@ -71,11 +72,16 @@ class Side:
                 return f"a layer inside the block is a {type(layer).__name__}"
         return None
 
-    def weights(self, tensors: Sequence[Tensor], positions: int | None) -> SideWeights:
-        """The weights, of these tensors: merged where that is less work, or for None."""
+    def weights(self, tensors: Sequence[Tensor], positions: int) -> SideWeights:
+        """The weights, of these tensors: folded where that is less work."""
         mid, channels = self.coord.shared_bottleneck_proj.out_channels, self.coord.channels
-        merge = positions is None or 2 * mid * channels < (channels - mid) * positions
+        merge = 2 * mid * channels < (channels - mid) * positions
         return folded(self.channel, self.coord, self.unit, tensors, merge=merge)
+
+    def gradients(self, tensors: Sequence[Tensor], by: Mapping[str, Tensor]) -> list[Tensor | None]:
+        """Gradients of the tensors from those of the settled weights made of them, by leaf."""
+        with _without_autocast(tensors[0].device.type):
+            return unfolded(self.channel, self.coord, self.unit, tensors, by)
 
     @torch.no_grad()
     def settled(self, tensors: tuple[Tensor, ...] | None = None) -> Settled:

@@ -1,7 +1,7 @@
 """What a kernel computes and what it may ask of the layer, as types."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -96,13 +96,11 @@ class SideNet(Protocol):
     def opaque(self) -> str | None:
         """Why the nets must be run as modules; None where their weights say everything."""
 
-    def weights(self, tensors: Sequence[Tensor], positions: int | None) -> SideWeights:
-        """The weights, of these tensors, as suits so many positions of rows and columns.
+    def weights(self, tensors: Sequence[Tensor], positions: int) -> SideWeights:
+        """The weights, of these tensors, as suits so many positions of rows and columns."""
 
-        Args:
-            tensors: :attr:`tensors`, or others in their place.
-            positions: None: as :meth:`settled` has them, the projections merged.
-        """
+    def gradients(self, tensors: Sequence[Tensor], by: Mapping[str, Tensor]) -> list[Tensor | None]:
+        """Gradients of the tensors from those of the settled weights made of them, by leaf."""
 
     def settled(self, tensors: tuple[Tensor, ...] | None = None) -> Settled:
         """The weights for many forwards, made once until one of the tensors changes.

@@ -6,7 +6,7 @@ every function is differentiable, in the statistics as in the weights.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -107,6 +107,11 @@ class Minima(NamedTuple):
     col_min: Tensor  # (B, C, W)
 
 
+def leaves(side: SideWeights) -> dict[str, Tensor]:
+    """Every weight by name, the projections being merged."""
+    return dict(_leaves(side))
+
+
 def attended(
     found: Statistics, side: SideWeights, minima: Minima | None = None
 ) -> tuple[Maps, Factors]:
@@ -194,3 +199,30 @@ def _normed(x: Tensor, norm: Norm | None) -> Tensor:
 
 def _divided(channel: Tensor, unit: float) -> Tensor:
     return channel if unit == 1.0 else channel / unit
+
+
+def _leaves(side: SideWeights) -> Iterator[tuple[str, Tensor]]:
+    channel, coord = side.channel, side.coord
+    yield "temperature", channel.temperature
+    yield from _of_linear("fc1", channel.fc1)
+    yield from _of_linear("fc2", channel.fc2)
+    if channel.router is not None:
+        yield from _of_linear("first", channel.router[0])
+        yield from _of_linear("last", channel.router[1])
+    for i, axis in enumerate((coord.rows, coord.cols)):
+        (into,) = axis.into
+        yield from _of_linear(f"axes.{i}.into", into)
+        yield from _of_linear(f"axes.{i}.head", axis.head)
+        yield f"axes.{i}.taps", axis.taps
+        yield f"axes.{i}.strength", axis.strength
+    yield from _of_linear("refine", coord.refine)
+    for i, norm in enumerate((coord.norm, coord.refine_norm)):
+        if isinstance(norm, GroupNorm):
+            yield from _of_linear(f"norms.{i}", norm)
+
+
+def _of_linear(name: str, layer: Linear | GroupNorm) -> Iterator[tuple[str, Tensor]]:
+    for part in ("weight", "bias"):
+        tensor = getattr(layer, part)
+        if tensor is not None:
+            yield f"{name}.{part}", tensor

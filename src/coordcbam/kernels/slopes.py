@@ -3,7 +3,6 @@
 import ctypes
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from coordcbam.kernels import cpu, whole
 from coordcbam.kernels.passes import Factors, Statistics
-from coordcbam.kernels.side import GroupNorm, Linear, SideWeights
+from coordcbam.kernels.side import SideWeights, leaves
 
 GROUPS = 4  # of samples, each with gradients of its own: that many threads can work
 _WIDEST = 8  # floats; a row of a weight's gradient is so many or a multiple
@@ -65,11 +64,6 @@ class Place(NamedTuple):
         return found.t() if self.turned else found
 
 
-def leaves(side: SideWeights) -> dict[str, Tensor]:
-    """The weights that C reads, by the names of :class:`_Slopes`; the projections merged."""
-    return dict(_leaves(side))
-
-
 def gradients(
     found: Statistics, by: Factors, side: SideWeights, packed: whole.Packed
 ) -> tuple[Statistics, dict[str, Tensor]]:
@@ -78,7 +72,7 @@ def gradients(
     width = found.col_mean.shape[2]
     found = Statistics(*(t.contiguous() for t in found))
     by = Factors(*(t.contiguous() for t in by))
-    places, step = _places(tuple((n, t.shape) for n, t in _leaves(side)))
+    places, step = _places(tuple((n, t.shape) for n, t in leaves(side).items()))
     groups = min(batch, GROUPS)
     room = torch.zeros(groups, step)
     row, col = torch.empty(batch, channels, height), torch.empty(batch, channels, width)
@@ -115,7 +109,7 @@ def _places(shapes: tuple[tuple[str, torch.Size], ...]) -> tuple[tuple[Place, ..
 
 
 def _field(name: str) -> int:
-    """Which field of :class:`_Slopes` a leaf's name spells."""
+    """Which field of :class:`_Slopes` the name of a leaf spells."""
     kind: Any = _Slopes
     offset = 0
     for word in name.split("."):
@@ -126,33 +120,6 @@ def _field(name: str) -> int:
             offset += getattr(kind, word).offset
             kind = dict(kind._fields_)[word]
     return offset // 8
-
-
-def _leaves(side: SideWeights) -> Iterator[tuple[str, Tensor]]:
-    channel, coord = side.channel, side.coord
-    yield "temperature", channel.temperature
-    yield from _of_linear("fc1", channel.fc1)
-    yield from _of_linear("fc2", channel.fc2)
-    if channel.router is not None:
-        yield from _of_linear("first", channel.router[0])
-        yield from _of_linear("last", channel.router[1])
-    for i, axis in enumerate((coord.rows, coord.cols)):
-        (into,) = axis.into
-        yield from _of_linear(f"axes.{i}.into", into)
-        yield from _of_linear(f"axes.{i}.head", axis.head)
-        yield f"axes.{i}.taps", axis.taps
-        yield f"axes.{i}.strength", axis.strength
-    yield from _of_linear("refine", coord.refine)
-    for i, norm in enumerate((coord.norm, coord.refine_norm)):
-        if isinstance(norm, GroupNorm):
-            yield from _of_linear(f"norms.{i}", norm)
-
-
-def _of_linear(name: str, layer: Linear | GroupNorm) -> Iterator[tuple[str, Tensor]]:
-    for part in ("weight", "bias"):
-        tensor = getattr(layer, part)
-        if tensor is not None:
-            yield f"{name}.{part}", tensor
 
 
 def _rounded(floats: int) -> int:
