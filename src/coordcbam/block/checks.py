@@ -71,8 +71,8 @@ def check_map(
     want = f"(B, {'C' if channels is None else channels}, H, W)"
     if not isinstance(x, Tensor):
         raise InputTypeError(f"{who}: got {type(x).__name__}, expected a {want} tensor")
-    layout = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").lstrip("_")
-    if layout != "strided":
+    if x.layout is not torch.strided or x.is_nested:
+        layout = "nested" if x.is_nested else str(x.layout).removeprefix("torch.").lstrip("_")
         raise InputTypeError(f"{who}: got a {layout} tensor, expected a dense {want} one")
     if x.dim() != 4 or channels not in (None, x.shape[1]):
         raise InputError(f"{who}: got shape {tuple(x.shape)}, expected {want}")
@@ -90,8 +90,10 @@ def check_map(
 
 
 def _autocasts(x: Any, weight: Tensor) -> bool:
-    if not isinstance(x, Tensor) or torch.float64 in (x.dtype, weight.dtype):
-        return False  # autocast leaves float64 as it is
+    if not isinstance(x, Tensor) or x.dtype == weight.dtype:
+        return False  # nothing to cast
+    if torch.float64 in (x.dtype, weight.dtype):
+        return False  # which autocast leaves as it is
     return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(
         x.device.type
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,10 @@ from coordcbam.block.state import WideBuffers
 from coordcbam.block.stats import Stats, ratio, spread
 from coordcbam.block.target import TALLY, share
 from coordcbam.kernels import Signal
+from coordcbam.kernels.cpu import number, readable
 
+# By block and not in it, so that no copy and no checkpoint has them.
+_RESTING: "WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], Tensor]]" = WeakKeyDictionary()
 # The fields of Stats before alpha, and those after the maps.
 Numbers: TypeAlias = Callable[[], tuple[list[Tensor], list[Tensor]]]
 
@@ -134,10 +138,10 @@ class GuardedResidual(WideBuffers):
                 when needed.
             traced: measure even where the monitor does not (it never acts for a trace's sake).
         """
-        alpha = self.alpha(signal.x)
         acts = self._acts()
         if not (acts or traced or self._judges()):
-            return signal.mixed(self._share(self._at_rest(alpha))), None
+            return signal.mixed(self._share(self._resting(signal))), None
+        alpha = self.alpha(signal.x)
         observe = self._by_target if self.targets else self._by_notebook
         out, alpha_eff, numbers = observe(signal, alpha, acts=acts)
         if self.targets and not (self.detailed or traced):
@@ -202,6 +206,29 @@ class GuardedResidual(WideBuffers):
         assert rescue.r_min is not None  # whoever builds the block has derived it
         r_hat = self.r_ema if r_hat is None else r_hat
         return alpha * share(r_hat.detach(), rescue.r_min, rescue.r_max).to(alpha)
+
+    def _resting(self, signal: Signal) -> Tensor:
+        """The same for a signal; kept ready while the numbers it is made of are the same."""
+        key = self._numbers(signal.x) if signal.eager else None
+        if key is None:
+            return self._at_rest(self.alpha(signal.x))
+        known = _RESTING.get(self)
+        if known is None or known[0] != key:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                known = _RESTING[self] = key, self._at_rest(self.alpha(signal.x))
+        return known[1]
+
+    def _numbers(self, x: Tensor) -> tuple[object, ...] | None:
+        """What ``alpha_eff`` is made of, if that can be read and nobody wants its gradient."""
+        raw: Tensor | None = self._parameters.get("alpha_raw")
+        raw = self._buffers.get("alpha_raw") if raw is None else raw
+        if raw is None or not readable(raw) or (raw.requires_grad and torch.is_grad_enabled()):
+            return None
+        r_ema = self._buffers.get("r_ema")
+        if r_ema is not None and not readable(r_ema):
+            return None
+        kept = None if r_ema is None else number(r_ema)
+        return number(raw), kept, x.dtype, x.device, self.mix, self.rescue
 
     def _by_notebook(
         self, signal: Signal, alpha: Tensor, *, acts: bool

@@ -67,6 +67,15 @@ def missing() -> str | None:
     return found if isinstance(found, str) else None
 
 
+def readable(tensor: Tensor) -> bool:
+    """Whether :func:`number` can read it where it lies."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+    )
+
+
 def number(alpha: Tensor) -> float:
     """The value of a 0-dim tensor on the CPU, read where it lies: no operation of PyTorch."""
     if alpha.dtype != torch.float32:

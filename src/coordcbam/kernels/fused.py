@@ -59,6 +59,8 @@ class Fused:
         nets: the small nets, if the kernel has them.
     """
 
+    eager = True
+
     def __init__(self, x: Tensor, side: SideNet, passes: Passes, nets: Nets | None = None) -> None:
         self.x = x
         self.side = side
@@ -84,36 +86,39 @@ class Fused:
         assert found is not None
         return out, found
 
+    @torch.no_grad()
     def sums(self, *, exact: bool = False) -> Tensor:
         """The sums of x and y, (5, B)."""
         found = self.forward(self.x.new_ones(()), measures=True, keep=True)[1]
         assert found is not None
         if exact and found.dtype != torch.float64:
             attended = self.forward(self.x.new_ones(()), measures=False, keep=True)[0]
-            return sums(self.x.detach(), attended, exact=True)
+            return sums(self.x, attended, exact=True)
         return found
 
     def _run(self, alpha: Tensor | None, *, measures: bool) -> tuple[Tensor, Tensor | None]:
         alpha = self.x.new_ones(()) if alpha is None else alpha
-        inputs = (self.x, alpha, *self.tensors)
-        if not (torch.is_grad_enabled() and any(t.requires_grad for t in inputs)):
+        if not torch.is_grad_enabled():
             return self.forward(alpha, measures=measures, keep=False)
+        inputs = (self.x, alpha, *self.tensors)
+        if not any(t.requires_grad for t in inputs):
+            with torch.no_grad():
+                return self.forward(alpha, measures=measures, keep=False)
         out, found, *maps = _Fused.apply(self, measures, *inputs)
         seen = self.look()
         self.seen = seen._replace(maps=Maps(*_with(seen.maps, maps)))
         return out, found
 
-    @torch.no_grad()
     def forward(self, alpha: Tensor, *, measures: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
-        """The mix, and the sums if they are wanted; with ``keep``, what was looked at stays."""
-        x, alpha = self.x.detach(), alpha.detach()
+        """The mix without gradients, and the sums if wanted; ``keep``: what was looked at stays."""
+        x = self.x
         if self.nets is not None and self.seen is None:
-            self.settled = self.side.settled(self.tensors)
+            self.settled = self.side.settled()
             out, found, self.seen = self.nets.forward(
                 x, self.settled, alpha, sums=measures, keep=keep
             )
             return out, found
-        factors = Factors(*(t.detach() for t in self.look().factors))
+        factors = self.look().factors
         if measures:
             return self.passes.measure(x, factors, self.side.shape, alpha)
         return self.passes.scale(x, factors, self.side.shape, alpha), None
@@ -128,7 +133,7 @@ class Fused:
                     self.graph = _Graph.of(self.side, found, self.tensors)
                     maps, factors = self.graph.maps, self.graph.factors
                 else:
-                    maps, factors = attended(found, self.side.settled(self.tensors).weights)
+                    maps, factors = attended(found, self.side.settled().weights)
             self.seen = Looked(found, maps, factors)
         return self.seen
 
@@ -305,11 +310,12 @@ _Autocast = tuple[str, torch.dtype, bool] | None
 
 
 def _autocast(x: Tensor, tensors: Sequence[Tensor]) -> _Autocast:
-    """Autocast's state if it is on: the nets need it only to bring two dtypes together."""
+    """Autocast as the nets need it: to bring two dtypes together, and for nothing else."""
     kind = x.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+    if not torch.amp.is_autocast_available(kind):
         return None
-    return kind, torch.get_autocast_dtype(kind), tensors[0].dtype != x.dtype
+    enabled = torch.is_autocast_enabled(kind) and tensors[0].dtype != x.dtype
+    return kind, torch.get_autocast_dtype(kind), enabled
 
 
 def _entered(state: _Autocast) -> contextlib.AbstractContextManager[Any]:

@@ -27,6 +27,8 @@ class Passes(NamedTuple):
 class Opened:
     """A map and its factors."""
 
+    eager = False
+
     def __init__(
         self,
         x: Tensor,

@@ -102,12 +102,8 @@ class SideNet(Protocol):
     def gradients(self, tensors: Sequence[Tensor], by: Mapping[str, Tensor]) -> list[Tensor | None]:
         """Gradients of the tensors from those of the settled weights made of them, by leaf."""
 
-    def settled(self, tensors: tuple[Tensor, ...] | None = None) -> Settled:
-        """The weights for many forwards, made once until one of the tensors changes.
-
-        Args:
-            tensors: :attr:`tensors`, from who has them already.
-        """
+    def settled(self) -> Settled:
+        """The weights for many forwards, made once until one of the tensors changes."""
 
     def temperature(self) -> Tensor:
         """The channel gate's temperature, 0-dim."""
@@ -120,6 +116,7 @@ class Signal(Protocol):
     """A map and what a block makes of it, ready to be mixed with it: what a kernel gives."""
 
     x: Tensor  # (B, C, H, W)
+    eager: bool  # nothing is recorded or transformed: a number may be read
 
     def mixed(self, alpha: Tensor | None) -> Tensor:
         """``x + alpha * (y - x)``, alpha 0-dim; None: y itself."""

@@ -8,6 +8,8 @@ from coordcbam.kernels.energies import sums
 class Pair:
     """``x + alpha * (y - x)``, and what a monitor asks of it."""
 
+    eager = False
+
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x = x
         self.y = y

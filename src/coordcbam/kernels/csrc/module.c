@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "probe.h"
 #include "whole.h"
 
 #if defined(_WIN32)
@@ -73,6 +74,11 @@ ENTRY int coordcbam_totals(const Call *call, int64_t begin, int64_t end) {
     for (int64_t sample = begin; sample < end; sample++)
         add_up(call, sample, call->job.sums + SUMS * units * sample, units);
     return 0;
+}
+
+ENTRY int coordcbam_probe(const float *const *at, const int64_t *last, int64_t tensors, float *seen,
+                          int32_t fills) {
+    return probe(at, last, tensors, seen, fills);
 }
 
 /* Sizes, against a library of another version. */
