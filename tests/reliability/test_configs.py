@@ -99,6 +99,9 @@ def every_config(examples, chunk):
         check(block, torch.randn(batch, channels, *sides), tally)
 
     holds()
+    # What is drawn depends on what else the process has imported; this parameter is rare.
+    learns = cc.BlockConfig.step3(learnable_temperature=True)
+    check(shaken(cc.CoordCBAM(4, learns)), torch.randn(2, 4, 5, 3), tally)
     return tally
 
 

@@ -97,9 +97,9 @@ def machine() -> dict[str, object]:
     }
 
 
-def versions() -> dict[str, str | None]:
-    """Of everything that takes part; None for what is not installed."""
-    found = {name: _version(name) for name in PACKAGES}
+def versions(*more: str) -> dict[str, str | None]:
+    """Of everything that takes part, and of ``more`` packages; None for what is not installed."""
+    found = {name: _version(name) for name in (*PACKAGES, *more)}
     return {"python": platform.python_version(), **found, "coordcbam": __version__}
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "check": "the notebook's section 5 as live checks, and what is odd about a config",
     "report": "rebuild the page of a run",
     "bench": "what the block costs here, beside other attention blocks",
+    "doctor": "what is installed, and which kernel runs each block",
 }
 
 

@@ -532,14 +532,22 @@ def prepare(words: Iterable[str]) -> tuple[YOLO, dict[str, Any]]:
     model = _existing_model(str(arguments.pop("model")))
     if "data" in arguments:
         _check_data(str(arguments["data"]))
-    task = arguments.pop("task", None)
+    return opened(model, arguments.pop("task", None), to="train"), arguments
+
+
+def opened(model: str, task: str | None = None, *, to: str) -> YOLO:
+    """The PyTorch model of a file.
+
+    Raises:
+        UsageError: what Ultralytics cannot read, or what is not PyTorch.
+    """
     try:
         made = YOLO(model, task=task)
         made._check_is_pytorch_model()
     except Exception as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{model!r} is no model to train: {text}") from None
-    return made, arguments
+        raise UsageError(f"{model!r} is no model to {to}: {text}") from None
+    return made
 
 
 def _parsed(word: str) -> tuple[str, Any]:

@@ -13,35 +13,36 @@ INLINE vec factor_slope(const Side *side, vec factor) {
 /* From the factors' gradient `by` to that of z, in place; the temperature's is returned. */
 static float ends_slopes(const Side *side, const float *z, float *by) {
     const vec temperature = splat(*side->temperature);
-    vec sum = splat(0.0f);
+    double sum = 0.0;
     for (int64_t c = 0; c < side->channels; c += LANES) {
         const int64_t left = side->channels - c;
         const vec logit = load_part(z + c, left) / temperature;
         const vec gate = gated(side->gate, logit);
         const vec bend = side->gate == SIGMOID ? gate * (splat(1.0f) - gate) : hard_slope(logit);
         const vec found = load_part(by + c, left) * factor_slope(side, channel_factor(side, gate)) * bend / temperature;
-        sum -= found * logit;
+        sum -= wide_total(found * logit);
         store_part(by + c, found, left);
     }
-    return total(sum);
+    return (float)sum;
 }
 
 /* Back through fc2, which both branches share: to their units, and to the shares. */
 static void meeting_slopes(const Side *side, const Branches *net, const float *by_z, Slope fc2, float *by_joined,
                            float *by_shares) {
     const int64_t channels = side->channels, hidden = side->hidden;
-    float bias = 0.0f;
+    double bias = 0.0;
     outer(channels, hidden, by_z, net->joined, fc2.weight);
     for (int64_t i = 0; i < hidden; i++) by_joined[i] = 0.0f;
     through(channels, hidden, by_z, side->fc2.weight, by_joined);
     if (side->fc2.bias != NULL)
         for (int64_t c = 0; c < channels; c++) {
             fc2.bias[c] += by_z[c] * (net->shares[0] + net->shares[1]);
-            bias += by_z[c] * side->fc2.bias[c];
+            bias += (double)by_z[c] * (double)side->fc2.bias[c];
         }
     for (int branch = 0; branch < 2; branch++) {
-        by_shares[branch] = bias;
-        for (int64_t i = 0; i < hidden; i++) by_shares[branch] += by_joined[i] * net->units[branch * hidden + i];
+        double sum = bias;
+        for (int64_t i = 0; i < hidden; i++) sum += (double)by_joined[i] * (double)net->units[branch * hidden + i];
+        by_shares[branch] = (float)sum;
     }
 }
 

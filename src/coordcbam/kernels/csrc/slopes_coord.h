@@ -78,17 +78,18 @@ static void head_slopes(const Call *call, const Back *back, const Slopes *to, in
     const int64_t wide = span.slots * LANES, row = ROW_OF(side->mid);
     const float *by = which ? to->cols : to->rows;
     const vec strength = splat(*axis->strength), reach = splat(side->coord_log_reach);
-    vec strengths = splat(0.0f);
+    double strengths = 0.0;
     for (int64_t c = 0; c < side->channels; c += HEADS) {
         const int64_t left = side->channels - c, count = left < HEADS ? left : HEADS;
         logits_chunk(call, strip, which, back->active[1], c, count);
         for (int64_t i = 0; i < count; i++) {
             const float *given = by + (c + i) * span.n;
             float *logits = strip->logits + i * wide;
-            vec bias = splat(0.0f);
-            if (side->coord_space == GATE) mask_slopes(GATE, span, given, strength, reach, logits, &bias, &strengths);
-            else if (side->coord_space == LIN) mask_slopes(LIN, span, given, strength, reach, logits, &bias, &strengths);
-            else mask_slopes(LOG, span, given, strength, reach, logits, &bias, &strengths);
+            vec bias = splat(0.0f), sum = splat(0.0f);
+            if (side->coord_space == GATE) mask_slopes(GATE, span, given, strength, reach, logits, &bias, &sum);
+            else if (side->coord_space == LIN) mask_slopes(LIN, span, given, strength, reach, logits, &bias, &sum);
+            else mask_slopes(LOG, span, given, strength, reach, logits, &bias, &sum);
+            strengths += wide_total(sum);
             if (found->head.bias != NULL) found->head.bias[c + i] += total(bias);
         }
         add_slopes(side, back, strip->logits, wide, count, span.at, wide, found->head.weight + c * row);
@@ -96,7 +97,7 @@ static void head_slopes(const Call *call, const Back *back, const Slopes *to, in
                            1, wide, strip->width, side->mid, count, span.slots, c > 0, side->mid};
         product(&p);
     }
-    *found->strength += total(strengths);
+    *found->strength += (float)strengths;
 }
 
 /* A line through activation and scale: `by` becomes the gradient of the scaled deviation, and the
