@@ -16,6 +16,7 @@ from coordcbam.kernels import AUTO, KERNELS, chosen, kernel_for
 
 VARIABLE = "COORDCBAM_KERNEL"
 WIDTH = 64
+SUFFIXES = (".pt", ".yaml", ".yml")
 FASTEST = "the fastest here"
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in SIGNALS}
 USUAL = tuple(dtype for dtype in SIGNALS if dtype != torch.float64)
@@ -61,10 +62,9 @@ def blocks_of(file: Path) -> list[Named]:
         UsageError: no such file, no model, or a model without blocks.
         MissingExtraError: Ultralytics is not installed.
     """
-    if not file.is_file():
-        raise UsageError(
-            f"{file}: no such file; expected a checkpoint or yaml of Ultralytics with blocks in it"
-        )
+    if not file.is_file() or file.suffix not in SUFFIXES:
+        what = "no such file" if not file.is_file() else "neither a checkpoint nor a yaml"
+        raise UsageError(f"{file}: {what}; expected a .pt or .yaml of Ultralytics with blocks in it")
     require("ultralytics", for_what="looking into a model")
     from coordcbam.hosts.ultralytics import opened
 
@@ -82,17 +82,19 @@ def devices(name: str | None) -> list[torch.device]:
     Raises:
         UsageError: no such device here.
     """
+    here = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        here.append(torch.device("cuda"))
     if name is None:
-        cuda = ["cuda"] if torch.cuda.is_available() else []
-        return [torch.device(kind) for kind in ("cpu", *cuda)]
+        return here
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(
-            f"--device {shown(name)}: expected a device of this machine ({text})"
-        ) from (None)
+            f"--device {shown(name)}: not a device of this machine; expected one of "
+            f"{', '.join(repr(str(device)) for device in here)}"
+        ) from None
     return [device]
 
 
@@ -119,7 +121,7 @@ def found(named: Named, device: torch.device, dtype: torch.dtype) -> Found:
         kernel, why = kernel_for(x, block.side)
         reason = FASTEST if why is None else why
     except UsageError as error:
-        reason = str(error)
+        reason = KERNELS[chosen()].refuses(x, block.side) or str(error)
     return Found(
         block=name,
         device=str(device),

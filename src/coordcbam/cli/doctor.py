@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     except UsageError as error:  # whoever imports the kernels reads the variable
         raise UsageError(f"COORDCBAM_KERNEL: {error}") from None
     from coordcbam.bench import machine, versions
+    from coordcbam.kernels import chosen
 
     devices, dtypes = diagnosis.devices(args.device), diagnosis.dtypes(args.dtype)
     named = diagnosis.samples() if args.model is None else diagnosis.blocks_of(args.model)
@@ -48,15 +49,15 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     advice = diagnosis.advice(missing, rows)
     console = Console()
     for line in (*_about(about, installed), f"kernel: {diagnosis.choice()}"):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_kernel_table(missing))
     console.print(_block_table(rows, missing))
     for line in advice:
-        console.print(f"to do: {line}", markup=False, highlight=False)
+        console.print(f"to do: {line}", markup=False, highlight=False, soft_wrap=True)
     return int(any(row.kernel is None for row in rows)), {
         "machine": about,
         "versions": installed,
-        "chosen": diagnosis.chosen(),
+        "chosen": chosen(),
         "kernels": [{"name": name, "missing": reason} for name, reason in missing.items()],
         "blocks": rows,
         "advice": advice,
@@ -72,8 +73,8 @@ def _about(about: Mapping[str, object], installed: Mapping[str, str | None]) -> 
     return [
         ", ".join(f"{name} {installed[name]}" for name in first),
         ", ".join(there) + (f"; not installed: {', '.join(absent)}" if absent else ""),
-        f"{about['cpu']}, cores: {about['cores']}, threads: {about['threads']}, "
-        f"GPU: {about['gpu'] or 'none'}",
+        ", ".join([str(about["cpu"]), *(f"{name}: {about[name]}" for name in ("cores", "threads"))])
+        + f", GPU: {about['gpu'] or 'none'}",
     ]
 
 
@@ -90,5 +91,6 @@ def _block_table(rows: Sequence["Found"], missing: Mapping[str, str | None]) -> 
     table = Table("block", "device", "dtype", "kernel", "why", box=box.SIMPLE_HEAD)
     for row in rows:
         kernel = "[red]ERROR[/]" if row.kernel is None else row.kernel
-        table.add_row(row.block, row.device, row.dtype, kernel, above.get(row.reason, row.reason))
+        why = above.get(row.reason, row.reason).replace("torch.", "")
+        table.add_row(row.block, row.device, row.dtype, kernel, why)
     return table

@@ -26,33 +26,26 @@ static float ends_slopes(const Side *side, const float *z, float *by) {
     return (float)sum;
 }
 
-/* Back through fc2, which both branches share: to their units, and to the shares. */
-static void meeting_slopes(const Side *side, const Branches *net, const float *by_z, Slope fc2, float *by_joined,
-                           float *by_shares) {
+/* Back through fc2, which both branches share, to where they meet. */
+static void meeting_slopes(const Side *side, const Branches *net, const float *by_z, Slope fc2,
+                           float *by_joined) {
     const int64_t channels = side->channels, hidden = side->hidden;
-    double bias = 0.0;
     outer(channels, hidden, by_z, net->joined, fc2.weight);
     for (int64_t i = 0; i < hidden; i++) by_joined[i] = 0.0f;
     through(channels, hidden, by_z, side->fc2.weight, by_joined);
-    if (side->fc2.bias != NULL)
-        for (int64_t c = 0; c < channels; c++) {
-            fc2.bias[c] += by_z[c] * (net->shares[0] + net->shares[1]);
-            bias += (double)by_z[c] * (double)side->fc2.bias[c];
-        }
-    for (int branch = 0; branch < 2; branch++) {
-        double sum = bias;
-        for (int64_t i = 0; i < hidden; i++) sum += (double)by_joined[i] * (double)net->units[branch * hidden + i];
-        by_shares[branch] = (float)sum;
-    }
+    for (int64_t c = 0; c < channels && fc2.bias != NULL; c++)
+        fc2.bias[c] += by_z[c] * (net->shares[0] + net->shares[1]);
 }
 
-/* Back through the router: `by_both` is added to. */
-static void route_slopes(const Side *side, const Branches *net, const float *by_shares, const Slopes *to,
+/* Back through the router: `by_both` is added to. What the shares have in common moves none of them. */
+static void route_slopes(const Side *side, const Branches *net, const float *by_joined, const Slopes *to,
                          float *memory, float *by_both) {
-    const float *shares = net->shares;
-    const float mean = shares[0] * by_shares[0] + shares[1] * by_shares[1];
-    float by[2];
-    for (int i = 0; i < 2; i++) by[i] = shares[i] * (by_shares[i] - mean) / side->router_temperature;
+    const int64_t hidden = side->hidden;
+    double apart = 0.0;
+    for (int64_t i = 0; i < hidden; i++)
+        apart += (double)by_joined[i] * ((double)net->units[i] - (double)net->units[hidden + i]);
+    const float first = (float)(apart * net->shares[0] * net->shares[1] / side->router_temperature);
+    const float by[2] = {first, -first};
     outer(2, side->looked, by, net->looked, to->last.weight);
     for (int i = 0; i < 2 && to->last.bias != NULL; i++) to->last.bias[i] += by[i];
     for (int64_t i = 0; i < side->looked; i++) memory[i] = 0.0f;
@@ -79,11 +72,10 @@ static void channel_slopes(const Side *side, const Branches *net, const Slopes *
                            float *by_mean, float *by_peak) {
     const int64_t channels = side->channels, hidden = side->hidden;
     float *by_both = memory, *by_units = by_both + 2 * channels, *by_joined = by_units + 2 * hidden;
-    float by_shares[2];
     *to->temperature += ends_slopes(side, net->z, by);
-    meeting_slopes(side, net, by, to->fc2, by_joined, by_shares);
+    meeting_slopes(side, net, by, to->fc2, by_joined);
     for (int64_t i = 0; i < 2 * channels; i++) by_both[i] = 0.0f;
-    if (side->looked > 0) route_slopes(side, net, by_shares, to, by_joined + hidden, by_both);
+    if (side->looked > 0) route_slopes(side, net, by_joined, to, by_joined + hidden, by_both);
     for (int branch = 0; branch < 2; branch++)
         for (int64_t i = 0; i < hidden; i++) by_units[branch * hidden + i] = net->shares[branch] * by_joined[i];
     if (side->act == RELU) bend_slopes(RELU, 2 * hidden, net->bent, by_units);
