@@ -62,13 +62,24 @@ def commit(blocks: Sequence[Averaged]) -> None:
     tallies = torch.cat([tallies, lost[:, None].to(first)], dim=1)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(tallies)
-    for block, tally in zip(blocks, tallies, strict=True):
-        total, count, broken, silent, lost_by = tally.to(block.r_ema).unbind()
-        usable = (count > 0.0) & (lost_by == 0.0)
-        m = block.momentum
-        weight = (1.0 - m) / (1.0 - m ** (block.updates + 1).to(block.r_ema))
-        moved = block.r_ema + weight * (total / count - block.r_ema)
-        block.r_ema.copy_(torch.where(usable, moved, block.r_ema))
-        block.updates += usable
-        block.skipped += (broken > 0.0) | ((silent > 0.0) & (count == 0.0))
+    for m in dict.fromkeys(block.momentum for block in blocks):
+        alike = [i for i, block in enumerate(blocks) if block.momentum == m]
+        _move(
+            [blocks[i] for i in alike], tallies[alike] if len(alike) < len(blocks) else tallies, m
+        )
+
+
+def _move(blocks: Sequence[Averaged], tallies: Tensor, m: float) -> None:
+    """Every average of momentum m, all of them in the same few operations."""
+    r_ema = torch.stack([block.r_ema.to(tallies) for block in blocks])
+    updates = torch.stack([block.updates.to(tallies.device) for block in blocks])
+    total, count, broken, silent, lost = tallies.unbind(dim=1)
+    usable = (count > 0.0) & (lost == 0.0)
+    weight = (1.0 - m) / (1.0 - m ** (updates + 1).to(tallies))
+    r_ema = torch.where(usable, r_ema + weight * (total / count - r_ema), r_ema)
+    skipped = (broken > 0.0) | ((silent > 0.0) & (count == 0.0))
+    for block, *new in zip(blocks, r_ema, usable, skipped, strict=True):
+        block.r_ema.copy_(new[0])
+        block.updates.add_(new[1].to(block.updates.device))
+        block.skipped.add_(new[2].to(block.skipped.device))
         block.tally.zero_()
