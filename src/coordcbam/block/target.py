@@ -64,9 +64,7 @@ def commit(blocks: Sequence[Averaged]) -> None:
         torch.distributed.all_reduce(tallies)
     for m in dict.fromkeys(block.momentum for block in blocks):
         alike = [i for i, block in enumerate(blocks) if block.momentum == m]
-        _move(
-            [blocks[i] for i in alike], tallies[alike] if len(alike) < len(blocks) else tallies, m
-        )
+        _move([blocks[i] for i in alike], torch.stack([tallies[i] for i in alike]), m)
 
 
 def _move(blocks: Sequence[Averaged], tallies: Tensor, m: float) -> None:
