@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from _support.shaken import shaken
-from coordcbam import BlockConfig, CoordCBAM, DeployedCBAM, commit_, deploy
+from coordcbam import BlockConfig, CoordCBAM, DeployedCBAM, commit_, deploy, insert_
 from coordcbam.block import OptionTypeError
 from coordcbam.kernels import chosen, use
 
@@ -63,6 +63,16 @@ def test_a_model_is_copied_and_only_its_blocks_change():
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
     x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(form(x), model.eval()(x), atol=1e-5, rtol=0.0)
+
+
+def test_a_block_that_was_inserted():
+    """Its layer's hook calls whatever stands in the block's place."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval()
+    x = torch.randn(2, 3, 9, 9)
+    insert_(model, "0", config=BlockConfig.step2(), inputs=x)
+    form = deploy(model)
+    assert type(form[0].ccattn) is DeployedCBAM
     torch.testing.assert_close(form(x), model.eval()(x), atol=1e-5, rtol=0.0)
 
 

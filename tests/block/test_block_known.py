@@ -37,6 +37,13 @@ def follows(block, x=X):
     torch.testing.assert_close(block(x), oracle(block, x), rtol=2e-5, atol=1e-5)
 
 
+def with_biases(block):
+    """Where no block has any, and PyTorch's layers may."""
+    for name in ("shared_bottleneck_proj", "shared_bottleneck_refine"):
+        old = getattr(block.coord, name)
+        setattr(block.coord, name, nn.Conv2d(old.in_channels, old.out_channels, 1))
+
+
 def through_data(write):
     def changed(block):
         for parameter in block.parameters():
@@ -71,6 +78,7 @@ CHANGES = {
     "data filled": through_data(lambda t: t.fill_(0.3)),
     "data assigned": pointed_elsewhere,
     "a layer replaced": replaced,
+    "layers with biases": with_biases,
     "a parameter replaced": lambda b: setattr(
         b.ca.fc1, "weight", nn.Parameter(b.ca.fc1.weight * 2)
     ),
@@ -100,6 +108,43 @@ def test_a_change_is_followed(change):
     CHANGES[change](block)
     follows(block)
     assert not torch.equal(block(X), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("h_local_dw", nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=8)),  # with a bias
+        ("h_local_dw", nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=4, bias=False)),
+        ("w_local_dw", nn.Conv2d(8, 8, (1, 5), padding=(0, 2), groups=8, bias=False)),
+        ("w_dilated_dw", nn.Conv2d(8, 8, (1, 3), padding=(0, 1), groups=8, bias=False)),
+        (
+            "h_local_dw",
+            nn.Conv2d(8, 8, (3, 1), padding=(1, 0), padding_mode="reflect", groups=8, bias=False),
+        ),
+        ("h_channel_mixer", nn.Conv2d(8, 8, 1, groups=2)),
+        ("w_channel_mixer", nn.Identity()),
+    ],
+)
+def test_a_layer_of_another_form_is_called(name, layer):
+    block = block_of()
+    setattr(block.coord, name, layer)
+    assert name in block.side.opaque
+    follows(block)
+
+
+def test_layers_with_biases_have_their_gradients():
+    block = block_of(coord_norm="none")  # a norm would take them out again
+    with_biases(block)
+    grads = []
+    for kernel in ("plain", "auto"):
+        use(kernel)
+        block.zero_grad()
+        block(X).square().sum().backward()
+        grads.append({name: p.grad.clone() for name, p in block.named_parameters()})
+    assert block.coord.shared_bottleneck_proj.bias.grad is not None
+    for name, wanted in grads[0].items():
+        off = (grads[1][name] - wanted).abs().max() / wanted.abs().max()
+        assert off < 1e-4, name
 
 
 def test_a_running_statistic_is_followed():

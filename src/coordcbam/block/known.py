@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coordcbam.block.channel import ChannelGate
 from coordcbam.block.coord import CoordGate
-from coordcbam.block.fold import tensors_of
+from coordcbam.block.fold import NORMS, tensors_of
 from coordcbam.kernels.ops import Settled
 from coordcbam.kernels.probe import Probe, probes
 from coordcbam.kernels.side import SideWeights
@@ -37,7 +37,7 @@ class Known:
         self._roots = channel._modules, coord._modules
         *where, self._things = zip(*_places(channel), *_places(coord), strict=True)
         self._where = tuple(where)  # dictionaries, and names in them
-        layers = [*_layers(channel), *_layers(coord)]
+        layers = [layer for _, layer in (*_layers(channel), *_layers(coord))]
         self._hooks = [h for m in layers for h in (m._forward_hooks, m._forward_pre_hooks)]
         self._norms = [m for m in layers if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._keeps = not probes(self.tensors) and all(type(t) in _TENSORS for t in self.tensors)
@@ -105,22 +105,40 @@ def known(channel: ChannelGate, coord: CoordGate) -> Known:
 
 
 def opaque(channel: ChannelGate, coord: CoordGate) -> str | None:
-    """A layer with hooks, or of a kind that is not ours."""
-    for layer in (*_layers(channel), *_layers(coord)):
+    """A layer with hooks, of a kind that is not ours, or of another form."""
+    for name, layer in (*_layers(channel), *_layers(coord)):
         if layer._forward_hooks or layer._forward_pre_hooks:
             return f"a {type(layer).__name__} inside the block has hooks"
         if type(layer) not in _PLAIN:
             return f"a layer inside the block is a {type(layer).__name__}"
+        if _is_another(name, layer, coord.config.dilation):
+            return f"{name} inside the block is another layer than it was: {layer}"
     return None
 
 
-def _layers(part: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a part, without what only groups them."""
-    for layer in part._modules.values():
+def _is_another(name: str, layer: nn.Module, dilation: int) -> bool:
+    """Whether a layer in the place of this name is no convolution of the same form."""
+    if name in NORMS or name.startswith("spatial_gate") or isinstance(layer, nn.ReLU):
+        return False
+    if not isinstance(layer, nn.Conv2d):
+        return True
+    found = layer.kernel_size, layer.padding, layer.stride, layer.padding_mode
+    if not name.endswith("_dw"):
+        return found != ((1, 1), (0, 0), (1, 1), "zeros") or layer.groups != 1
+    reach = dilation if "dilated" in name else 1
+    turn = 1 if name.startswith("h") else -1
+    wanted = (3, 1)[::turn], (reach, 0)[::turn], (1, 1), "zeros"
+    spaced, depthwise = layer.dilation == (reach, 1)[::turn], layer.groups == layer.in_channels
+    return found != wanted or not (spaced and depthwise and layer.bias is None)
+
+
+def _layers(part: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a part and their names, without what only groups them."""
+    for name, layer in part._modules.items():
         if type(layer) is nn.Sequential:
             yield from _layers(layer)
         elif layer is not None:
-            yield layer
+            yield name, layer
 
 
 def _places(part: nn.Module) -> Iterator[tuple[dict[str, Any], str, object]]:
