@@ -3,8 +3,9 @@
     python benchmarks/gpu.py [--out benchmarks/results/gpu.csv] [--rounds 100]
 
 Times are of CUDA events, with caches flushed before each call; everything about one map takes
-turns. The block runs in every kernel that this installation has. Figures are in
-``benchmarks/results/gpu.csv`` where it has been run.
+turns. The block runs in every kernel that this installation has, beside the attention blocks of
+timm and Ultralytics where they are installed. Figures are in ``benchmarks/results/gpu.csv`` where
+it has been run.
 """
 
 import argparse
@@ -21,10 +22,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from coordcbam import CoordCBAM
-from coordcbam.kernels import KERNELS, active, algebra, triton_passes, use
+from coordcbam.bench import contenders
+from coordcbam.kernels import KERNELS, algebra, chosen, triton_passes, use
 from coordcbam.kernels.passes import Factors, Passes, Shape, Statistics
 
 SHAPES = (
@@ -69,23 +71,26 @@ def work_of_passes(passes: Passes, x: Tensor, grad: Tensor) -> Work:
     return {(name, passes.name): call for name, call in work.items()}
 
 
-def work_of_block(kernel: str, x: Tensor, grad: Tensor) -> Work:
-    """Inference and a training step of a whole block in one kernel."""
-    block = CoordCBAM(x.shape[1]).to(x)
+def work_of_block(
+    name: str, block: nn.Module, x: Tensor, grad: Tensor, kernel: str | None = None
+) -> Work:
+    """Inference and a training step of a whole block, ours in one kernel."""
     leaf = x.clone().requires_grad_()
 
     def forward() -> None:
-        use(kernel)
+        if kernel:
+            use(kernel)
         with torch.no_grad():
             block.eval()(x)
 
     def step() -> None:
-        use(kernel)
+        if kernel:
+            use(kernel)
         leaf.grad = None
         block.zero_grad()
         block.train()(leaf).backward(grad)
 
-    return {("block forward", kernel): forward, ("block step", kernel): step}
+    return {("block forward", name): forward, ("block step", name): step}
 
 
 def work_of(x: Tensor, grad: Tensor) -> Work:
@@ -96,17 +101,21 @@ def work_of(x: Tensor, grad: Tensor) -> Work:
         work |= work_of_passes(passes, x, grad)
     for kernel in KERNELS:
         if kernel != "cpu":
-            work |= work_of_block(kernel, x, grad)
+            work |= work_of_block(kernel, CoordCBAM(x.shape[1]).to(x), x, grad, kernel)
+    for peer in contenders()[0]:
+        if peer.config is None:
+            work |= work_of_block(peer.name, peer.build(x.shape[1]).to(x), x, grad)
     return work
 
 
 def times_of(work: Work, rounds: int) -> dict[tuple[str, str], list[float]]:
     """Milliseconds of every call, all of them taking turns; the first rounds only warm up."""
     flushed = torch.empty(FLUSHED, dtype=torch.int8, device="cuda")
+    event: Any = torch.cuda.Event
     events: dict[tuple[str, str], list[Any]] = {key: [] for key in work}
     for _ in range(WARM_UP + rounds):
         for key, call in work.items():
-            started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            started, ended = (event(enable_timing=True) for _ in range(2))
             flushed.zero_()
             started.record()
             call()
@@ -150,7 +159,7 @@ def machine() -> dict[str, str]:
 def measured(rounds: int, console: Console) -> Iterator[dict[str, Any]]:
     """All rows of the CSV, map by map."""
     cases = list(itertools.product(SHAPES, DTYPES, LAYOUTS))
-    before, where = active().name, machine()
+    before, where = chosen(), machine()
     for size, dtype, layout in track(cases, "measuring", console=console, transient=True):
         x, grad = (
             torch.randn(size, device="cuda", dtype=dtype).contiguous(memory_format=LAYOUTS[layout])
@@ -174,8 +183,8 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         key = row["shape"], row["dtype"], row["layout"], row["kernel"]
         lines.setdefault(key, {})[row["what"]] = row["times_copy"]
-    for key, found in lines.items():
-        table.add_row(*key, *(found.get(name, "") for name in names))
+    for cells, found in lines.items():
+        table.add_row(*cells, *(found.get(name, "") for name in names))
     return table
 
 

@@ -48,6 +48,13 @@ def test_otherwise_pytorch_does_it_for_a_reason(block, x, reason):
     assert reason in said
 
 
+def test_weights_that_only_autocast_brings_together_with_x():
+    block, x = CoordCBAM(8).bfloat16().eval(), torch.randn(1, 8, 4, 4)
+    assert kernel_of(block, x) == ("algebra", "the weights are torch.bfloat16, not torch.float32")
+    with torch.autocast("cpu"):
+        assert block(x).shape == x.shape
+
+
 def test_a_layer_that_does_more_than_its_weights_is_called():
     """A hook, or another module in its place, must not be passed by."""
     block, seen = CoordCBAM(8), []

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,11 @@ class DeployedCBAM(nn.Module):
             return x * (self.keep + channel * k.clamp(*self.clamp))
         rest = self.keep + (1.0 - self.beta) * channel
         return x * (rest + (self.beta * channel * rows) * cols)
+
+    def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG002
+        """What a layer gives to which the block was attached, and now this."""
+        attended: Tensor = self(output)
+        return attended
 
     def _channel(self, looked: Tensor) -> Tensor:
         """The channel's factor, (B, C, 1, 1), of means and maxima, (B, 2 * C, 1, 1)."""

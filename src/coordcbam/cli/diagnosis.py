@@ -64,7 +64,9 @@ def blocks_of(file: Path) -> list[Named]:
     """
     if not file.is_file() or file.suffix not in SUFFIXES:
         what = "no such file" if not file.is_file() else "neither a checkpoint nor a yaml"
-        raise UsageError(f"{file}: {what}; expected a .pt or .yaml of Ultralytics with blocks in it")
+        raise UsageError(
+            f"{file}: {what}; expected a .pt or .yaml of Ultralytics with blocks in it"
+        )
     require("ultralytics", for_what="looking into a model")
     from coordcbam.hosts.ultralytics import opened
 

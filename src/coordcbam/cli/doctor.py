@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from coordcbam._support.errors import UsageError
@@ -50,8 +51,10 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     console = Console()
     for line in (*_about(about, installed), f"kernel: {diagnosis.choice()}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(_kernel_table(missing))
-    console.print(_block_table(rows, missing))
+    for table in (_kernel_table(missing), _block_table(rows, missing)):
+        console.print()
+        console.print(table)
+    console.print()
     for line in advice:
         console.print(f"to do: {line}", markup=False, highlight=False, soft_wrap=True)
     return int(any(row.kernel is None for row in rows)), {
@@ -73,24 +76,28 @@ def _about(about: Mapping[str, object], installed: Mapping[str, str | None]) -> 
     return [
         ", ".join(f"{name} {installed[name]}" for name in first),
         ", ".join(there) + (f"; not installed: {', '.join(absent)}" if absent else ""),
-        ", ".join([str(about["cpu"]), *(f"{name}: {about[name]}" for name in ("cores", "threads"))])
-        + f", GPU: {about['gpu'] or 'none'}",
+        ", ".join(f"{name}: {value or 'none'}" for name, value in about.items()),
     ]
 
 
 def _kernel_table(missing: Mapping[str, str | None]) -> Table:
-    table = Table("kernel", "here", box=box.SIMPLE_HEAD)
+    table = _table("kernel", "here")
     for name, reason in missing.items():
-        table.add_row(name, "yes" if reason is None else f"no: {reason}")
+        table.add_row(name, "yes" if reason is None else escape(f"no: {reason}"))
     return table
 
 
 def _block_table(rows: Sequence["Found"], missing: Mapping[str, str | None]) -> Table:
     """A line a row; what the table above says of a missing kernel is not said again."""
     above = {reason: f"no kernel {name!r} here" for name, reason in missing.items() if reason}
-    table = Table("block", "device", "dtype", "kernel", "why", box=box.SIMPLE_HEAD)
+    table = _table("block", "device", "dtype", "kernel", "why")
     for row in rows:
         kernel = "[red]ERROR[/]" if row.kernel is None else row.kernel
         why = above.get(row.reason, row.reason).replace("torch.", "")
-        table.add_row(row.block, row.device, row.dtype, kernel, why)
+        table.add_row(escape(row.block), row.device, row.dtype, kernel, escape(why))
     return table
+
+
+def _table(*names: str) -> Table:
+    """As narrow as it can be, so that a row is a line."""
+    return Table(*names, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

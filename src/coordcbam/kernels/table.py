@@ -27,6 +27,9 @@ def _opaque(x: Tensor, side: SideNet) -> str | None:  # noqa: ARG001
 
 
 def _cpu_refuses(x: Tensor, side: SideNet) -> str | None:
+    weights = side.tensors[0].dtype
+    if weights != x.dtype and not cpu.unfit(x):  # autocast brings them together
+        return f"the weights are {weights}, not torch.float32"
     return cpu.supports(x) or _side_refuses(x, side)
 
 
