@@ -15,11 +15,20 @@ from _support.golden import (
     replay,
 )
 from coordcbam import BlockConfig, CoordCBAM, Stats
+from coordcbam.kernels import use
 
 
 @pytest.fixture(params=NAMES)
 def case(request):
     return load(request.param)
+
+
+@pytest.fixture(params=["plain", "auto"], autouse=True)
+def _kernel(request):
+    """The oracle, and what a user gets: in float64 PyTorch's fused form, in float32 C."""
+    use(request.param)
+    yield
+    use("auto")
 
 
 def test_there_are_forty_cases():

@@ -20,6 +20,15 @@ def hswish(x: Tensor) -> Tensor:
     return x * F.relu6(x + 3.0) / 6.0
 
 
+def hardsigmoid(x: Tensor) -> Tensor:
+    """``relu6(x + 3) / 6``, whose gradient has a gradient, which that of PyTorch's own has not.
+
+    >>> hardsigmoid(torch.tensor([-3.0, 0.0, 3.0]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return F.relu6(x + 3.0) / 6.0
+
+
 ACTIVATIONS: dict[str, Elementwise] = {"relu": F.relu, "silu": F.silu, "hswish": hswish}
 GATES: dict[str, Elementwise] = {"sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid}
 

@@ -226,10 +226,10 @@ class _Kept(NamedTuple):
         if self.graph is not None:
             raise RuntimeError(
                 "CoordCBAM: a gradient of a gradient through a batch norm that trains; expected "
-                "another norm or eval mode, or COORDCBAM_KERNEL=plain"
+                "coord_norm='gn' or eval mode"
             )
         x, alpha, *tensors = inputs
-        signal = Opened(x, self.side, PASSES, tensors)
+        signal = Opened(x, self.side, PASSES, tensors, twice=True)
         outputs = [signal.mixed(alpha), *_differing(signal.looked()[0])]
         pairs = [
             (output, by)

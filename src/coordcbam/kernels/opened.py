@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coordcbam.kernels import algebra
+from coordcbam.kernels.elementwise import hardsigmoid
 from coordcbam.kernels.energies import sums
 from coordcbam.kernels.ops import SideNet
 from coordcbam.kernels.passes import Factors, Shape, Statistics
@@ -37,6 +39,7 @@ class Opened:
         tensors: Sequence[Tensor] | None = None,
         *,
         traced: bool = False,
+        twice: bool = False,
     ) -> None:
         self.x = x
         self._passes = passes
@@ -45,7 +48,8 @@ class Opened:
         positions = 0 if traced else x.shape[0] * (x.shape[2] + x.shape[3])
         weights = side.weights(side.tensors if tensors is None else tensors, positions)
         minima = Minima(x.amin(dim=3), x.amin(dim=2)) if side.signed else None
-        self._looked = attended(found, weights, minima)
+        hard = hardsigmoid if twice else F.hardsigmoid
+        self._looked = attended(found, weights, minima, hard)
         self._shape = weights.shape
         self._spatial = None
         if side.gates_places:

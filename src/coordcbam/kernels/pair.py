@@ -1,5 +1,6 @@
 """The mix of two maps that are there: the oracle's, and a guard's around any block."""
 
+import torch
 from torch import Tensor
 
 from coordcbam.kernels.energies import sums
@@ -17,10 +18,11 @@ class Pair:
 
     @property
     def change(self) -> Tensor:
-        """``y - x``, made once."""
-        if self._change is None:
-            self._change = self.y - self.x
-        return self._change
+        """``y - x``, made once; once more where the first had no gradient to pass on."""
+        known, learns = self._change, self.x.requires_grad or self.y.requires_grad
+        if known is None or (learns and torch.is_grad_enabled() and not known.requires_grad):
+            known = self._change = self.y - self.x
+        return known
 
     def mixed(self, alpha: Tensor | None) -> Tensor:
         """The mix, (B, C, H, W); None: y itself."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coordcbam.kernels.elementwise import ACTIVATIONS, GATES, factor, masked
+from coordcbam.kernels.elementwise import ACTIVATIONS, GATES, Elementwise, factor, masked
 from coordcbam.kernels.passes import Factors, Shape, Statistics
 
 
@@ -113,14 +113,24 @@ def leaves(side: SideWeights) -> dict[str, Tensor]:
 
 
 def attended(
-    found: Statistics, side: SideWeights, minima: Minima | None = None
+    found: Statistics,
+    side: SideWeights,
+    minima: Minima | None = None,
+    hard: Elementwise = F.hardsigmoid,
 ) -> tuple[Maps, Factors]:
-    """The maps as a person reads them, and the factors of the gain in the dtype of ``found``."""
-    gate, fusion, channel = channel_factor(found, side.channel)
+    """The maps as a person reads them, and the factors of the gain in the dtype of ``found``.
+
+    Args:
+        found: the statistics of x.
+        side: the weights.
+        minima: of rows and columns, where a channel's factor may be negative.
+        hard: what gates by a hard sigmoid: PyTorch's own, or one that can be differentiated twice.
+    """
+    gate, fusion, channel = channel_factor(found, side.channel, hard)
     scaled = channel.to(found.mean.dtype)[..., None]
     h = _profile(found.row_mean, found.row_max, minima and minima.row_min, scaled)
     w = _profile(found.col_mean, found.col_max, minima and minima.col_min, scaled)
-    rows, cols = masks(h, w, side.coord)
+    rows, cols = masks(h, w, side.coord, hard)
     coord = side.coord
     factors = Factors(
         channel=_divided(channel, side.channel.unit),
@@ -138,7 +148,7 @@ def attended(
 
 
 def channel_factor(
-    found: Statistics, weights: ChannelWeights
+    found: Statistics, weights: ChannelWeights, hard: Elementwise
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Gate (B, C), router weights (B, 2) or None, and the factor (B, C), not yet in its unit."""
     both = torch.cat([found.mean, found.peak])
@@ -156,11 +166,12 @@ def channel_factor(
             logits = logits / weights.router_temperature
         fusion = torch.softmax(logits, dim=1)
         z = fusion[:, :1] * mean + fusion[:, 1:] * peak
-    gate = GATES[weights.gate](z / weights.temperature)
+    bend = hard if weights.gate == "hardsigmoid" else GATES[weights.gate]
+    gate = bend(z / weights.temperature)
     return gate, fusion, factor(gate, weights.beta, weights.space)
 
 
-def masks(h: Tensor, w: Tensor, weights: CoordWeights) -> tuple[Tensor, Tensor]:
+def masks(h: Tensor, w: Tensor, weights: CoordWeights, hard: Elementwise) -> tuple[Tensor, Tensor]:
     """Row and column masks, (B, C, H) and (B, C, W), of the profiles of the scaled signal."""
     act = ACTIVATIONS[weights.act]
     mid = torch.cat([_into(h, weights.rows), _into(w, weights.cols)], dim=2)
@@ -169,7 +180,7 @@ def masks(h: Tensor, w: Tensor, weights: CoordWeights) -> tuple[Tensor, Tensor]:
     height = h.shape[2]
     rows = _mixed(mid[..., :height], weights.rows.head)
     cols = _mixed(mid[..., height:], weights.cols.head)
-    return F.hardsigmoid(rows), F.hardsigmoid(cols)
+    return hard(rows), hard(cols)
 
 
 def _profile(mean: Tensor, top: Tensor, least: Tensor | None, scaled: Tensor) -> Tensor:
