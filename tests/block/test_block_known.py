@@ -156,6 +156,8 @@ def test_a_running_statistic_is_followed():
     follows(block)
     block.coord.shared_bottleneck_norm.running_var.fill_(1e-5)  # as large as the norm's eps
     follows(block)
+    with_biases(block)
+    follows(block)
 
 
 @built

@@ -24,6 +24,7 @@ CONFIGS = {
     "step2": BlockConfig.step2(),
     "step3": BlockConfig.step3(),
     "step3 log": BlockConfig.step3(space="log"),
+    "learns": BlockConfig.step3(learnable_alpha=True, learnable_temperature=True),
     "bn": BlockConfig.step2(coord_norm="bn"),
     "none": BlockConfig.step2(coord_norm="none", ca_fusion="sum", coord_act="silu"),
     "spatial": BlockConfig.step3().replace(coord_use_spatial_gate=True),
