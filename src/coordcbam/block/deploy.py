@@ -45,12 +45,14 @@ class DeployedCBAM(nn.Module):
         self.channels, self.mid = block.channels, coord.refine.weight.shape[0]
         self.act, self.gate, self.coord_act = channel.act, channel.gate, coord.act
         self.routed = channel.router is not None
-        self.clamp = side.shape[1:] if side.shape.clamps else None
+        self.clamp = None
+        if side.shape.clamps:  # the ends of beta * rows * cols
+            self.clamp = tuple(end - (1.0 - side.shape.beta) for end in side.shape[1:])
         self.beta, self.keep, strength = side.shape.beta, 1.0 - alpha, alpha / channel.unit
         line, self.log_channel = _channel_line(channel)
-        ratio = unit = 1.0
         # What multiplies both terms of 1 - beta + beta * rows * cols goes into the channel factor,
         # and what multiplies one of them into the columns.
+        ratio, unit = self.beta, 1.0
         share = strength * (1.0 - self.beta)
         self.joined = self.clamp is None and self.log_channel == 0.0 and share > 1e-3
         if self.joined:
@@ -77,20 +79,20 @@ class DeployedCBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The attended map, (B, C, H, W)."""
         row_mean, row_max = x.mean(dim=3, keepdim=True), x.amax(dim=3, keepdim=True)
-        mean, peak = row_mean.mean(dim=2, keepdim=True), row_max.amax(dim=2, keepdim=True)
+        col_mean, col_max = x.mean(dim=2, keepdim=True), x.amax(dim=2, keepdim=True)
+        # Along the last axis, where runtimes are fast.
+        mean, peak = col_mean.mean(dim=3, keepdim=True), col_max.amax(dim=3, keepdim=True)
         channel = self._channel(torch.cat([mean, peak], dim=1))
         rows, cols = self._coordinates(
-            (row_mean + row_max) * channel,
-            (x.mean(dim=2, keepdim=True) + x.amax(dim=2, keepdim=True)) * channel,
+            (row_mean + row_max) * channel, (col_mean + col_max) * channel
         )
         if self.joined:
             return x * (channel + self.keep + (channel * rows) * cols)
         channel = self.strength * channel
-        if self.clamp is not None:
-            k = (1.0 - self.beta) + (self.beta * rows) * cols
-            return x * (self.keep + channel * k.clamp(*self.clamp))
         rest = self.keep + (1.0 - self.beta) * channel
-        return x * (rest + (self.beta * channel * rows) * cols)
+        if self.clamp is not None:
+            return x * (rest + channel * (rows * cols).clamp(*self.clamp))
+        return x * (rest + (channel * rows) * cols)
 
     def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG002
         """What a layer gives to which the block was attached, and now this."""
