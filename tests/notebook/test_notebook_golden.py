@@ -140,10 +140,11 @@ def test_with_and_without_maps_are_one_function(case):
         assert torch.equal(plain.stats.nan_to_num(nan=-9), traced.stats.nan_to_num(nan=-9))
 
 
+@pytest.mark.parametrize("_kernel", ["plain", "algebra", "auto"], indirect=True)
 def test_float32_stays_near_the_float64_numbers(case):
-    """Outputs, maps and r_ema within PyTorch's float32 tolerance of the float64 ones."""
+    """Outputs, maps and r_ema within PyTorch's float32 tolerance; gradients, too, but for sums."""
     block = coordcbam(case, torch.float32)
-    for i, _x, result in replay(block, case, lambda m, x: m.trace(x), torch.float32):
+    for i, x, result in replay(block, case, lambda m, x: m.trace(x), torch.float32):
         pairs = [
             ("out", result.out, case.get("out", i)),
             ("ca", result.channel.gate, case.get("ca", i)),
@@ -160,6 +161,14 @@ def test_float32_stays_near_the_float64_numbers(case):
                     atol=1e-5,
                     msg=lambda m, w=what: f"{w}.{i}: {m}",
                 )
+    (result.out * case.tensors["g"].float()).sum().backward()
+    wanted = {"x": case.tensors["gx"], **case.gradients()}
+    found = {n: p.grad for n, p in [("x", x), *block.named_parameters()] if p.grad is not None}
+    assert found.keys() == wanted.keys()
+    largest = max(exact.abs().max() for exact in wanted.values())
+    for name, exact in wanted.items():  # a router's may be 0 but for rounding
+        scale = torch.maximum(exact.abs().max(), 1e-2 * largest)
+        assert (found[name].double() - exact).abs().max() < 3e-4 * scale, name
 
 
 @pytest.mark.parametrize("name", ["step1_004", "step2_002", "step2_012"])
