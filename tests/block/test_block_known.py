@@ -178,6 +178,27 @@ def test_where_nobody_can_look_nothing_is_kept(block):
     assert block.side.settled() is not block.side.settled()
 
 
+@built
+@torch.no_grad()
+def test_no_probe_reads_what_has_become_of_another_kind(monkeypatch):
+    """A parameter that is cast or moved is the same object, its memory is not float32's on the CPU."""
+    looked_at = []
+
+    class Noted(room.Probe):
+        def __init__(self, tensors):
+            looked_at.extend((t.dtype, t.device.type) for t in tensors)
+            super().__init__(tensors)
+
+    monkeypatch.setattr(room, "Probe", Noted)
+    block = block_of(learnable_temperature=True, coord_learnable_alpha=True)
+    assert not list(block.ca.buffers())  # which a cast replaces
+    for dtype in (torch.float32, torch.float16, torch.float64, torch.bfloat16, torch.float32):
+        block.to(dtype)
+        block(X.to(dtype))
+    assert set(looked_at) == {(torch.float32, "cpu")}
+    follows(block)
+
+
 def test_a_functional_call_keeps_neither_its_weights_nor_their_graph():
     block = block_of()
     follows(block)

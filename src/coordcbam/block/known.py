@@ -40,7 +40,7 @@ class Known:
         layers = [layer for _, layer in (*_layers(channel), *_layers(coord))]
         self._hooks = [h for m in layers for h in (m._forward_hooks, m._forward_pre_hooks)]
         self._norms = [m for m in layers if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self._keeps = not probes(self.tensors) and all(type(t) in _TENSORS for t in self.tensors)
+        self._real = all(type(t) in _TENSORS for t in self.tensors)
         self._probe: Probe | None = None
         self._stamp: _Stamp | None = None
         self._settled: Settled | None = None
@@ -63,30 +63,35 @@ class Known:
             return self._settled
         with torch.no_grad(), _without_autocast(self.tensors[0].device.type):
             settled = Settled(make(), {})
-        if stamp is not None:
-            self._look(stamp)
+        if stamp is not None and self._look(stamp):
             self._stamp, self._settled = stamp, settled
         return settled
 
     def _now(self) -> _Stamp | None:
-        """What PyTorch says of the tensors; None where nothing can be kept."""
-        if not self._keeps:
+        """What PyTorch says of the tensors; None where it cannot say."""
+        if not self._real:
             return None
         try:
             versions = list(map(_version, self.tensors))
-        except RuntimeError:  # made in inference mode
+            pointers = list(map(Tensor.data_ptr, self.tensors))
+        except RuntimeError:  # made in inference mode, or without memory
             return None
-        pointers = list(map(Tensor.data_ptr, self.tensors))
         return versions, pointers, [m.training for m in self._norms]
 
     def _unchanged(self) -> bool:
         return self._probe is not None and self._probe.same()
 
-    def _look(self, stamp: _Stamp) -> None:
-        if self._probe is None or self._probe.pointers != stamp[1]:
-            self._probe = Probe(self.tensors)
-        else:
+    def _look(self, stamp: _Stamp) -> bool:
+        """Take the numbers of this moment, if there can be a probe.
+
+        The same tensor in other memory may be of another dtype and on another device.
+        """
+        if self._probe is not None and self._probe.pointers == stamp[1]:
             self._probe.look()
+            return True
+        able = probes(self.tensors) is None
+        self._probe = Probe(self.tensors) if able else None
+        return able
 
 
 # By module and not in it, so that no copy and no checkpoint has them.
