@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from _support.shaken import shaken
 from coordcbam import BlockConfig, CoordCBAM
-from coordcbam.kernels import chosen, cpu, elementwise, kernel_for, library, use
+from coordcbam.kernels import cpu, elementwise, kernel_for, library, use
 from coordcbam.kernels.opened import Opened
 
 LAYOUTS = ("NCHW", "NHWC", "strided", "turned")
@@ -47,13 +47,6 @@ OPERATORS = {
     name: thing for name, thing in vars(library).items() if hasattr(thing, "register_fake")
 }
 built = pytest.mark.skipif(cpu.missing() is not None, reason=str(cpu.missing()))
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    before = chosen()
-    yield
-    use(before)
 
 
 def made(name, channels, dtype=torch.float32):

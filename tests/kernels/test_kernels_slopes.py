@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from _support.side_nets import CONFIGS, SIZES, STEP2, block_of, drawn, weights_of
-from coordcbam.kernels import cpu, slopes, whole
+from coordcbam.kernels import cpu, slopes
+from coordcbam.kernels import packed as packing
 from coordcbam.kernels.passes import Factors, Statistics
 from coordcbam.kernels.side import GroupNorm, Linear, attended, leaves
 
@@ -70,7 +71,7 @@ def by_autograd(block, found, by, dtype=torch.float64):
 
 def in_c(block, found, by, side=None):
     side = weights_of(block) if side is None else side
-    statistics, weights = slopes.gradients(found, by, side, whole.pack(side))
+    statistics, weights = slopes.gradients(found, by, side, packing.pack(side))
     return statistics._asdict() | weights
 
 
@@ -163,4 +164,4 @@ def test_weights_of_another_width_are_refused():
     _, found, by = case("step2", (1, 8, 4, 4))
     side = weights_of(block_of(9, CONFIGS["step2"]))
     with pytest.raises(ValueError, match="x has 8 channels, the weights are for 9"):
-        slopes.gradients(found, by, side, whole.pack(side))
+        slopes.gradients(found, by, side, packing.pack(side))

@@ -15,13 +15,6 @@ from coordcbam.kernels import KERNELS, attend, chosen, cpu, kernel_for, table, u
 built = pytest.mark.skipif(cpu.missing() is not None, reason=str(cpu.missing()))
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    before = chosen()
-    yield
-    use(before)
-
-
 def kernel_of(block, x=None):
     kernel, reason = kernel_for(torch.randn(1, 8, 4, 4) if x is None else x, block.side)
     return kernel.name, reason

@@ -22,6 +22,7 @@ from _support.side_nets import (
 from coordcbam import BlockConfig, CoordCBAM
 from coordcbam.block.fold import folded, tensors_of
 from coordcbam.kernels import algebra, cpu, whole
+from coordcbam.kernels import packed as packing
 from coordcbam.kernels.passes import Factors, Statistics
 from coordcbam.kernels.side import Linear, attended
 
@@ -45,10 +46,10 @@ def assert_same(found, wanted):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0, equal_nan=True)
 
 
-def check(x, block, *, merge=True):
+def check(x, block):
     """Against the twin in float64, from the weights on; and the bits of the passes in between."""
-    side = weights_of(block, merge=merge)
-    made = whole.forward(x, whole.pack(side), ALPHA, sums=True, keep=True)
+    side = weights_of(block)
+    made = whole.forward(x, packing.pack(side), ALPHA, sums=True, keep=True)
     alpha, alone = torch.tensor(ALPHA), cpu.profile(x)
     assert_same(made.found, alone)
     out, _ = cpu.measure(x, made.factors, side.shape, alpha)
@@ -104,8 +105,9 @@ def test_every_length_of_a_line(length):
     check(drawn((1, 6, 3, length)), block_of(6, CONFIGS["relu"]))
 
 
-def test_mixer_and_projection_may_come_apart():
-    check(drawn((2, 40, 9, 13)), block_of(40, CONFIGS["step2"]), merge=False)
+def test_mixer_and_projection_must_be_one():
+    side = weights_of(block_of(40, CONFIGS["step2"]), merge=False)
+    assert packing.supports(side) == "a mixer and the projection are not merged"
 
 
 def test_groups_of_several_channels_and_of_all():
@@ -142,7 +144,7 @@ def test_norms_without_weights_and_layers_without_biases():
         )
 
     sides = [weights_of(block), weights_of(copy.deepcopy(block).double())]
-    made = whole.forward(x, whole.pack(without(sides[0])), ALPHA, keep=True)
+    made = whole.forward(x, packing.pack(without(sides[0])), ALPHA, keep=True)
     _, wanted = attended(wide(cpu.profile(x)), without(sides[1]))
     _, other = attended(wide(cpu.profile(x)), sides[1])
     for name in Factors._fields:
@@ -164,7 +166,7 @@ def test_taps_of_any_reach(reach):
         axes = {n: dataclasses.replace(getattr(side.coord, n), taps=taps) for n in ("rows", "cols")}
         return dataclasses.replace(side, coord=dataclasses.replace(side.coord, **axes))
 
-    made = whole.forward(x, whole.pack(tapped(side, taps)), ALPHA, keep=True)
+    made = whole.forward(x, packing.pack(tapped(side, taps)), ALPHA, keep=True)
     _, wanted = attended(wide(cpu.profile(x)), tapped(exact, taps.double()))
     assert_close(made.factors.rows, wanted.rows)
     assert_close(made.factors.cols, wanted.cols)
@@ -174,7 +176,7 @@ def test_taps_of_any_reach(reach):
 @pytest.mark.parametrize("name", ["step1", "step2", "step3 log"])
 def test_what_is_asked_for_changes_no_bit(name, layout):
     x, side = drawn((3, 70, 9, 13), layout), weights_of(block_of(70, CONFIGS[name]))
-    packed = whole.pack(side)
+    packed = packing.pack(side)
     full = whole.forward(x, packed, ALPHA, sums=True, keep=True)
     alpha = torch.tensor(ALPHA)
     assert_same(full.out, cpu.scale(x, full.factors, side.shape, alpha))
@@ -187,7 +189,7 @@ def test_what_is_asked_for_changes_no_bit(name, layout):
 
 
 def test_a_sample_alone_has_the_bits_it_has_in_a_batch():
-    x, packed = drawn((5, 34, 9, 13)), whole.pack(weights_of(block_of(34, CONFIGS["step2"])))
+    x, packed = drawn((5, 34, 9, 13)), packing.pack(weights_of(block_of(34, CONFIGS["step2"])))
     together = whole.forward(x, packed, ALPHA, sums=True, keep=True)
     for i in range(5):
         alone = whole.forward(x[i : i + 1], packed, ALPHA, sums=True, keep=True)
@@ -204,7 +206,7 @@ def test_a_sample_alone_has_the_bits_it_has_in_a_batch():
 def test_the_number_of_threads_changes_no_bit(size, layout, monkeypatch):
     """With more samples than threads, and pass by pass with fewer."""
     monkeypatch.setattr(cpu, "GRAIN", 1)
-    x, packed = drawn(size, layout), whole.pack(weights_of(block_of(size[1], CONFIGS["step2"])))
+    x, packed = drawn(size, layout), packing.pack(weights_of(block_of(size[1], CONFIGS["step2"])))
     found = cpu.profile(x)
     for asked in ({}, {"sums": True}, {"keep": True}, {"sums": True, "keep": True}):
         alone = whole.forward(x, packed, ALPHA, **asked)
@@ -227,7 +229,7 @@ def test_few_samples_are_made_pass_by_pass(monkeypatch):
         divide(entry, *args)
 
     monkeypatch.setattr(cpu, "_divide", noted)
-    x, packed = drawn((2, 8, 4, 9)), whole.pack(weights_of(block_of(8, CONFIGS["step2"])))
+    x, packed = drawn((2, 8, 4, 9)), packing.pack(weights_of(block_of(8, CONFIGS["step2"])))
     for threads, calls in ((1, ["whole"]), (2, ["whole"]), (3, ["profile", "side", "scale"])):
         torch.set_num_threads(threads)
         called.clear()
@@ -236,7 +238,7 @@ def test_few_samples_are_made_pass_by_pass(monkeypatch):
 
 
 def test_threads_may_share_the_weights():
-    packed = whole.pack(weights_of(block_of(64, CONFIGS["step2"])))
+    packed = packing.pack(weights_of(block_of(64, CONFIGS["step2"])))
     inputs = [drawn((1, 64, 9 + i, 13)) for i in range(8)]
     alone = [whole.forward(x, packed, ALPHA, keep=True) for x in inputs]
     with ThreadPoolExecutor(4) as pool:
@@ -250,7 +252,7 @@ def test_threads_may_share_the_weights():
 @pytest.mark.parametrize("size", [(2, 64, 20, 20), (1, 7, 5, 3), (1, 33, 9, 26)], ids=str)
 def test_a_fresh_block_of_step_3_is_the_exact_identity(size, space, layout):
     block, x = CoordCBAM(size[1], BlockConfig.step3(space=space)).eval(), drawn(size, layout)
-    packed = whole.pack(weights_of(block))
+    packed = packing.pack(weights_of(block))
     for alpha in (0.0, 0.1, 1 / 3, ALPHA, 0.9999, 1.0):
         made = whole.forward(x, packed, alpha, sums=True, keep=True)
         assert torch.equal(made.out, x)
@@ -267,10 +269,10 @@ def test_a_fresh_block_of_step_3_is_the_exact_identity(size, space, layout):
 @pytest.mark.parametrize("name", ["step2", "relu", "sum", "silu", "step3 log"])
 def test_what_is_not_finite_in_a_sample_stays_in_it(name, odd, layout):
     block, x = block_of(12, CONFIGS[name]), drawn((3, 12, 9, 13), layout)
-    clean = whole.forward(x, whole.pack(weights_of(block)), ALPHA)
+    clean = whole.forward(x, packing.pack(weights_of(block)), ALPHA)
     x[1, 4, 3, 2] = odd
     side, exact = weights_of(block), weights_of(copy.deepcopy(block).double())
-    made = whole.forward(x, whole.pack(side), ALPHA, keep=True)
+    made = whole.forward(x, packing.pack(side), ALPHA, keep=True)
     _, factors = attended(algebra.profile(x.double()), exact)
     for found, wanted in zip(made.factors, factors, strict=True):
         assert_close(found, wanted)
@@ -293,7 +295,7 @@ def test_a_nan_reaches_where_the_taps_reach(act, dilation):
     found = cpu.profile(x)
     found.row_mean[0, 5, 11] = float("nan")
     found.col_max[0, 2, 0] = float("nan")
-    maps, factors = whole.side(found, whole.pack(weights_of(block)))
+    maps, factors = whole.side(found, packing.pack(weights_of(block)))
     rows = {11, 10, 12, 11 - dilation, 11 + dilation}
     cols = {0, 1, dilation}
     for map_, factor, reached in ((maps.rows, factors.rows, rows), (maps.cols, factors.cols, cols)):
@@ -314,7 +316,7 @@ def test_a_nan_of_a_norms_group_stays_in_it():
         side.coord.rows.into[0].weight[3, 2] = float("nan")
         side.coord.rows.head.weight.zero_()
         _, wanted = attended(cpu.profile(x), side)
-    _, factors = whole.side(cpu.profile(x), whole.pack(side))
+    _, factors = whole.side(cpu.profile(x), packing.pack(side))
     assert wanted.rows.isnan().all()
     assert_same(factors.rows.isnan(), wanted.rows.isnan())
     assert_same(factors.cols.isnan(), wanted.cols.isnan())
@@ -323,7 +325,7 @@ def test_a_nan_of_a_norms_group_stays_in_it():
 @pytest.mark.parametrize("name", ["step2", "step3", "step3 log", "sum"])
 def test_logits_beyond_every_range_close_and_open_gates(name):
     block, x = block_of(8, CONFIGS[name], std=200.0), drawn((2, 8, 9, 13))
-    made = whole.forward(x, whole.pack(weights_of(block)), ALPHA, keep=True)
+    made = whole.forward(x, packing.pack(weights_of(block)), ALPHA, keep=True)
     assert made.out.isfinite().all()
     gates = made.maps.channel
     assert ((gates < 1e-6) | (gates > 1 - 1e-6)).any()
@@ -335,14 +337,14 @@ def test_logits_beyond_every_range_close_and_open_gates(name):
 def test_the_weights_may_lie_anyhow_and_need_not_outlive_the_packing():
     block, x = block_of(40, CONFIGS["step2"]), drawn((1, 40, 9, 13))
     side = weights_of(block)
-    wanted = whole.forward(x, whole.pack(side), ALPHA)
+    wanted = whole.forward(x, packing.pack(side), ALPHA)
 
     def turned(linear):
         return Linear(linear.weight.clone().t().contiguous().t(), linear.bias.clone())
 
     channel = dataclasses.replace(side.channel, fc1=turned(side.channel.fc1))
     assert not channel.fc1.weight.is_contiguous()
-    packed = whole.pack(dataclasses.replace(side, channel=channel))
+    packed = packing.pack(dataclasses.replace(side, channel=channel))
     del side, channel, block
     gc.collect()
     _ = [torch.full((40, 40), float("nan")) for _ in range(50)]
@@ -351,17 +353,15 @@ def test_the_weights_may_lie_anyhow_and_need_not_outlive_the_packing():
 
 def test_weights_that_learn_are_only_read():
     block, x = block_of(8, CONFIGS["step2"]), drawn((1, 8, 9, 13))
-    side = folded(
-        block.ca, block.coord, block._unit, tensors_of(block.ca, block.coord), merge=False
-    )
+    side = folded(block.ca, block.coord, block._unit, tensors_of(block.ca, block.coord), merge=True)
     assert side.coord.refine.weight.requires_grad
-    made = whole.forward(x.requires_grad_(), whole.pack(side), ALPHA, keep=True)
+    made = whole.forward(x.requires_grad_(), packing.pack(side), ALPHA, keep=True)
     assert not made.out.requires_grad
     assert not any(t.requires_grad for t in made.maps)
 
 
 def test_the_statistics_may_lie_anyhow():
-    x, packed = drawn((2, 12, 9, 13)), whole.pack(weights_of(block_of(12, CONFIGS["step2"])))
+    x, packed = drawn((2, 12, 9, 13)), packing.pack(weights_of(block_of(12, CONFIGS["step2"])))
     found = cpu.profile(x)
     turned = Statistics(
         *(t.t().contiguous().t() if t.dim() == 2 else t.mT.contiguous().mT for t in found)
@@ -371,7 +371,7 @@ def test_the_statistics_may_lie_anyhow():
 
 
 def test_another_number_of_channels_is_refused():
-    packed = whole.pack(weights_of(block_of(8, CONFIGS["step2"])))
+    packed = packing.pack(weights_of(block_of(8, CONFIGS["step2"])))
     with pytest.raises(ValueError, match="x has 9 channels, the weights are for 8"):
         whole.forward(drawn((1, 9, 4, 4)), packed, ALPHA)
     with pytest.raises(ValueError, match="9 channels"):
@@ -402,15 +402,15 @@ def changed(part, **fields):
 )
 def test_what_it_cannot_run_has_a_reason(part, fields, reason):
     side = changed(part, **fields)
-    assert reason in whole.supports(side)
+    assert reason in packing.supports(side)
     with pytest.raises(RuntimeError, match="cannot run these side nets"):
-        whole.pack(side)
+        packing.pack(side)
 
 
 def test_each_axis_and_the_router_are_looked_at():
     bad = Linear(torch.zeros(2, 16).double(), None)
     good = weights_of(block_of(8, CONFIGS["step2"]))
-    assert whole.supports(good) is None
+    assert packing.supports(good) is None
     rows = dataclasses.replace(good.coord.rows, taps=good.coord.rows.taps.double())
     cols = dataclasses.replace(good.coord.cols, head=bad)
     norm = dataclasses.replace(good.coord.norm, weight=torch.ones(8).double())
@@ -420,28 +420,28 @@ def test_each_axis_and_the_router_are_looked_at():
         changed("coord", norm=norm),
         changed("channel", router=(good.channel.router[0], bad)),
     ):
-        assert "torch.float64" in whole.supports(side)
+        assert "torch.float64" in packing.supports(side)
 
 
 def test_a_training_batch_norm_is_not_for_it():
     block = block_of(8, CONFIGS["silu"])
-    assert whole.supports(weights_of(block)) is None
-    assert "not a group norm" in whole.supports(weights_of(block.train()))
+    assert packing.supports(weights_of(block)) is None
+    assert "not a group norm" in packing.supports(weights_of(block.train()))
 
 
 def test_without_a_library_there_is_a_reason(monkeypatch, tmp_path):
     side = weights_of(block_of(8, CONFIGS["step2"]))
     monkeypatch.setattr(cpu, "_library", lambda: cpu._load(tmp_path))
-    assert "not built" in whole.supports(side)
+    assert "not built" in packing.supports(side)
 
 
 def test_a_library_of_another_version_is_a_reason(monkeypatch):
     library = cpu._load(cpu.Path(cpu.__file__).parent)
-    monkeypatch.setattr(whole.ctypes, "sizeof", lambda kind: 8)
-    assert "another version" in whole._mismatch.__wrapped__(library)
+    monkeypatch.setattr(packing.ctypes, "sizeof", lambda kind: 8)
+    assert "another version" in packing.mismatch.__wrapped__(library)
 
     class Older:
         def __getattr__(self, name):
             raise AttributeError(f"undefined symbol: {name}")
 
-    assert "undefined symbol" in whole._mismatch.__wrapped__(Older())
+    assert "undefined symbol" in packing.mismatch.__wrapped__(Older())

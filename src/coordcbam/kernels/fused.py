@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from coordcbam.kernels.energies import sums
+from coordcbam.kernels.graph import Graph, differing
 from coordcbam.kernels.opened import PASSES, Opened
 from coordcbam.kernels.ops import Settled, SideNet
 from coordcbam.kernels.passes import Factors, Passes, Statistics
@@ -68,7 +69,7 @@ class Fused:
         self.nets = None if side.trains_norm else nets
         self.tensors = side.tensors
         self.settled: Settled | None = None
-        self.graph: _Graph | None = None
+        self.graph: Graph | None = None
         self.seen: Looked | None = None
 
     def looked(self) -> tuple[Maps, Factors]:
@@ -130,7 +131,7 @@ class Fused:
             found = self.passes.profile(self.x.detach())
             with _precision(self.x, self.tensors):
                 if self.side.trains_norm:  # whose running statistics would move again
-                    self.graph = _Graph.of(self.side, found, self.tensors)
+                    self.graph = Graph.of(self.side, found, self.tensors)
                     maps, factors = self.graph.maps, self.graph.factors
                 else:
                     maps, factors = attended(found, self.side.settled().weights)
@@ -138,50 +139,12 @@ class Fused:
         return self.seen
 
 
-class _Graph(NamedTuple):
-    """The small nets as a graph of their own, from statistics and weights to maps and factors."""
-
-    leaves: tuple[Tensor, ...]  # statistics, then the tensors that want a gradient
-    maps: Maps
-    factors: Factors
-
-    @classmethod
-    def of(cls, side: SideNet, found: Statistics, tensors: Sequence[Tensor]) -> "_Graph":
-        """Run the nets on leaves that stand for these tensors."""
-        statistics = Statistics(*(t.detach().requires_grad_() for t in found))
-        stand_ins = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
-        with torch.enable_grad():
-            maps, factors = attended(statistics, side.weights(stand_ins, _positions(found)))
-        return cls((*statistics, *(t for t in stand_ins if t.requires_grad)), maps, factors)
-
-    def gradients(
-        self, factors: Sequence[Tensor], maps: Sequence[Tensor | None], tensors: Sequence[Tensor]
-    ) -> tuple[Statistics, list[Tensor | None]]:
-        """Gradients of the statistics and of the tensors, from those of factors and maps."""
-        pairs = [
-            (output, grad)
-            for output, grad in zip(
-                (*self.factors, *_differing(self.maps)), (*factors, *maps), strict=True
-            )
-            if grad is not None and output is not None and output.requires_grad
-        ]
-        outputs, grads = zip(*pairs, strict=True)
-        made = torch.autograd.grad(outputs, self.leaves, grads, allow_unused=True)
-        count = len(Statistics._fields)
-        by_found = (
-            torch.zeros_like(t) if g is None else g
-            for t, g in zip(self.leaves, made[:count], strict=False)
-        )
-        rest = iter(made[count:])
-        return Statistics(*by_found), [next(rest) if t.requires_grad else None for t in tensors]
-
-
 class _Kept(NamedTuple):
     """What a backward needs besides tensors."""
 
     side: SideNet
     passes: Passes
-    graph: _Graph | None
+    graph: Graph | None
     nets: tuple[Nets, Settled] | None
 
     def once(
@@ -200,7 +163,7 @@ class _Kept(NamedTuple):
         graph = self.graph
         nets = self.nets if all(m is None for m in maps) else None
         if nets is None:
-            graph = graph or _Graph.of(self.side, found, tensors)
+            graph = graph or Graph.of(self.side, found, tensors)
             factors = Factors(*(t.detach() for t in graph.factors))
         elif factors is None:
             factors = nets[0].factors(found, nets[1])
@@ -230,7 +193,7 @@ class _Kept(NamedTuple):
             )
         x, alpha, *tensors = inputs
         signal = Opened(x, self.side, PASSES, tensors, twice=True)
-        outputs = [signal.mixed(alpha), *_differing(signal.looked()[0])]
+        outputs = [signal.mixed(alpha), *differing(signal.looked()[0])]
         pairs = [
             (output, by)
             for output, by in zip(outputs, (grad, *maps), strict=True)
@@ -269,7 +232,7 @@ class _Fused(torch.autograd.Function):
         ctx.autocast = _autocast(x, tensors)
         if found is not None:
             ctx.mark_non_differentiable(found)
-        return out, found, *(t if t is None else t.detach() for t in _differing(seen.maps))
+        return out, found, *(t if t is None else t.detach() for t in differing(seen.maps))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, _: None, *maps: Tensor | None) -> tuple[Any, ...]:
@@ -291,19 +254,9 @@ def _are_small(factors: Factors, x: Tensor) -> bool:
     return SMALL * sum(t.numel() for t in factors) <= x.numel()
 
 
-def _differing(maps: Maps) -> tuple[Tensor | None, ...]:
-    """The maps that differ from sample to sample."""
-    return maps.channel, maps.fusion, maps.rows, maps.cols
-
-
 def _with(maps: Maps, found: Sequence[Tensor | None]) -> tuple[Any, ...]:
     channel, fusion, rows, cols = found
     return channel, fusion, maps.temperature, rows, cols
-
-
-def _positions(found: Statistics) -> int:
-    """Rows and columns of all samples, which a small net runs on."""
-    return found.mean.shape[0] * (found.row_mean.shape[2] + found.col_mean.shape[2])
 
 
 _Autocast = tuple[str, torch.dtype, bool] | None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coordcbam.kernels import cpu, whole
+from coordcbam.kernels.packed import Packed, Slopes
 from coordcbam.kernels.passes import Factors, Statistics
 from coordcbam.kernels.side import SideWeights, leaves
 
@@ -16,42 +17,14 @@ GROUPS = 4  # of samples, each with gradients of its own: that many threads can 
 _WIDEST = 8  # floats; a row of a weight's gradient is so many or a multiple
 
 
-class _Slope(ctypes.Structure):
-    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
-
-
-class _AxisSlopes(ctypes.Structure):
-    _fields_ = (
-        ("into", _Slope),
-        ("head", _Slope),
-        ("taps", ctypes.c_void_p),
-        ("strength", ctypes.c_void_p),
-    )
-
-
-class _Slopes(ctypes.Structure):
-    """``Slopes`` of csrc/call.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in Factors._fields),
-        *((name, ctypes.c_void_p) for name in ("mean", "peak", "row", "col")),
-        *((name, _Slope) for name in ("fc1", "fc2", "first", "last", "refine")),
-        ("temperature", ctypes.c_void_p),
-        ("axes", _AxisSlopes * 2),
-        ("norms", _Slope * 2),
-        ("groups", ctypes.c_int64),
-        ("step", ctypes.c_int64),
-    )
-
-
-_FIELDS = ctypes.sizeof(_Slopes) // 8
+_FIELDS = ctypes.sizeof(Slopes) // 8
 
 
 class Place(NamedTuple):
     """Where in a group's gradients one weight's is."""
 
     name: str
-    field: int  # of :class:`_Slopes`, all of whose fields are eight bytes
+    field: int  # of :class:`Slopes`, all of whose fields are eight bytes
     at: int
     shape: tuple[int, ...]  # of what C adds up
     mid: int | None  # so many of a row are used; None: all
@@ -65,7 +38,7 @@ class Place(NamedTuple):
 
 
 def gradients(
-    found: Statistics, by: Factors, side: SideWeights, packed: whole.Packed
+    found: Statistics, by: Factors, side: SideWeights, packed: Packed
 ) -> tuple[Statistics, dict[str, Tensor]]:
     """Gradients of the statistics and of the :func:`leaves`, from those of the factors."""
     batch, channels, height = found.row_mean.shape
@@ -77,7 +50,7 @@ def gradients(
     room = torch.zeros(groups, step)
     row, col = torch.empty(batch, channels, height), torch.empty(batch, channels, width)
     mean, peak = torch.empty(batch, channels), torch.empty(batch, channels)
-    slopes = _Slopes(*(t.data_ptr() for t in (*by, mean, peak, row, col)), groups=groups, step=step)
+    slopes = Slopes(*(t.data_ptr() for t in (*by, mean, peak, row, col)), groups=groups, step=step)
     fields, start = (ctypes.c_int64 * _FIELDS).from_buffer(slopes), room.data_ptr()
     for place in places:
         fields[place.field] = start + 4 * place.at
@@ -109,8 +82,8 @@ def _places(shapes: tuple[tuple[str, torch.Size], ...]) -> tuple[tuple[Place, ..
 
 
 def _field(name: str) -> int:
-    """Which field of :class:`_Slopes` the name of a leaf spells."""
-    kind: Any = _Slopes
+    """Which field of :class:`Slopes` the name of a leaf spells."""
+    kind: Any = Slopes
     offset = 0
     for word in name.split("."):
         if word.isdigit():

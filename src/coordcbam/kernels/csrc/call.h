@@ -1,4 +1,4 @@
-/* What the side nets and a whole forward are given. kernels/whole.py mirrors this. */
+/* What the side nets and a whole forward are given. kernels/packed.py mirrors this. */
 #ifndef COORDCBAM_CALL_H
 #define COORDCBAM_CALL_H
 
