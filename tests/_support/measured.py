@@ -17,4 +17,5 @@ class Kept(NamedTuple):
 
 def measure(x, y, change, alpha):
     found = sums(x, y, change)
-    return Kept(*listen(found, x, alpha), std=deviations(found, x, alpha))
+    told = listen(found, x, alpha)
+    return Kept(told.tally, told.rho, told.rms, std=deviations(found, x, alpha))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from coordcbam.block.stats import ratio
+from coordcbam.kernels.told import tell, tells
 
 # A mean square below this is no signal: float32 squares lose their digits there, and the squares
 # of bfloat16, which are added up in float64, there.
@@ -16,14 +17,34 @@ DROWNED = 1e3
 
 
 class Told(NamedTuple):
-    """What a batch says of the share that is kept."""
+    """What a batch says of the share that is kept, read from one vector when it is asked for."""
 
-    tally: Tensor  # (4,): see block.target
-    rho: Tensor  # (), mean of <x, out> / <x, x>; NaN where no sample tells
-    rms: Tensor  # (), mean of |out| / |x|; NaN likewise
+    numbers: Tensor  # (6,)
+
+    @property
+    def tally(self) -> Tensor:
+        """(4,): see :mod:`coordcbam.block.target`."""
+        return self.numbers[:4]
+
+    @property
+    def rho(self) -> Tensor:
+        """Mean of ``<x, out> / <x, x>``, 0-dim; NaN where no sample tells."""
+        return self.numbers[4]
+
+    @property
+    def rms(self) -> Tensor:
+        """Mean of ``|out| / |x|``, 0-dim; NaN likewise."""
+        return self.numbers[5]
 
 
-def listen(found: Tensor, x: Tensor, alpha: Tensor) -> Told:
+def listen(
+    found: Tensor,
+    x: Tensor,
+    alpha: Tensor,
+    tally: Tensor | None = None,
+    *,
+    eager: bool = False,
+) -> Told:
     """How much ``out = x + alpha * (y - x)`` keeps of x, in float32 or wider.
 
     ``rho = 1 + alpha * (<x, y> / <x, x> - 1)`` is a mean of the gains, weighted by energy: it never
@@ -35,6 +56,8 @@ def listen(found: Tensor, x: Tensor, alpha: Tensor) -> Told:
         found: the sums of x and y, (5, B).
         x: block input, (B, C, H, W), of which the shape and the dtype count.
         alpha: share of y in the mix, 0-dim.
+        tally: to which this batch is added, (4,).
+        eager: nothing is traced or compiled, so that numbers may be read where they lie.
 
     >>> from coordcbam.kernels.energies import sums
     >>> x = torch.tensor([[[[1.0, -1.0]]], [[[0.0, 0.0]]]])
@@ -42,17 +65,24 @@ def listen(found: Tensor, x: Tensor, alpha: Tensor) -> Told:
     >>> told.tally, told.rho
     (tensor([0.7500, 1.0000, 0.0000, 0.0000]), tensor(0.7500))
     """
+    quiet = SILENCE.get(x.dtype, SILENCE_OF_FLOAT32) * max(x.shape[1:].numel(), 1)
+    limit = _limit(x.dtype)
+    if eager and tells(found, alpha, tally):
+        return Told(tell(found, alpha, tally, quiet=quiet, drowned=DROWNED, limit=limit))
     xx, xy, yy = found[:3].unbind()
     alpha = alpha.to(found)
     rho = 1.0 + alpha * (xy / xx - 1.0)
-    quiet = SILENCE.get(x.dtype, SILENCE_OF_FLOAT32) * max(x.shape[1:].numel(), 1)
-    finite = xx + yy < _limit(x.dtype)  # a NaN is not
+    finite = xx + yy < limit  # a NaN is not
     heard = (xx > quiet) & (yy <= DROWNED * xx) & finite
     whole, count = finite.all().to(xx), heard.sum().to(xx)
     kept = torch.where(heard, rho, 0.0).sum()
     loud = (_mixed(found, alpha) / xx).clamp(min=0.0).sqrt()
-    tally = torch.stack([kept * whole, count * whole, 1.0 - whole, whole * (count == 0.0)])
-    return Told(tally, rho=kept / count, rms=torch.where(heard, loud, 0.0).sum() / count)
+    adds = kept * whole, count * whole, 1.0 - whole, whole * (count == 0.0)
+    rms = torch.where(heard, loud, 0.0).sum() / count
+    told = Told(torch.stack([*adds, kept / count, rms]))
+    if tally is not None:
+        tally.add_(told.tally.to(tally))
+    return told
 
 
 def deviations(found: Tensor, x: Tensor, alpha: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from coordcbam.block.energy import Told, listen, spreads
 from coordcbam.block.options import OptionTypeError
 from coordcbam.block.state import WideBuffers
 from coordcbam.block.stats import Stats, ratio, spread
-from coordcbam.block.target import TALLY, share
+from coordcbam.block.target import TALLY, share, share_of
 from coordcbam.kernels import Signal
 from coordcbam.kernels.cpu import number, readable
 
@@ -174,12 +174,11 @@ class GuardedResidual(WideBuffers):
         if judges:
             found = signal.sums(exact=False)
         else:  # the average is known before: one pass measures and mixes
-            alpha_eff = self._at_rest(alpha)
+            alpha_eff = self._at_rest(alpha, eager=signal.eager)
             out, found = signal.measured(self._share(alpha_eff))
         with torch.no_grad():
-            told = listen(found, signal.x, alpha)
-            if acts:
-                self.tally.add_(told.tally.to(self.tally))
+            tally = self.tally if acts else None
+            told = listen(found, signal.x, alpha, tally, eager=signal.eager)
             r_hat = self._expected(told)
         if out is None:
             alpha_eff = self._at_rest(alpha, r_hat)
@@ -198,24 +197,29 @@ class GuardedResidual(WideBuffers):
         """What the block is expected to keep of this batch: the average before it."""
         return self.r_ema
 
-    def _at_rest(self, alpha: Tensor, r_hat: Tensor | None = None) -> Tensor:
+    def _at_rest(
+        self, alpha: Tensor, r_hat: Tensor | None = None, *, eager: bool = False
+    ) -> Tensor:
         """``alpha_eff`` outside a measured forward; by the notebook's rules that is alpha."""
         rescue = self.rescue
         if rescue is None or rescue.rescue_mode != "target" or not self.mixes:
             return alpha
         assert rescue.r_min is not None  # whoever builds the block has derived it
         r_hat = self.r_ema if r_hat is None else r_hat
+        if eager and readable(r_hat):
+            return alpha * share_of(number(r_hat), rescue.r_min, rescue.r_max)
         return alpha * share(r_hat.detach(), rescue.r_min, rescue.r_max).to(alpha)
 
     def _resting(self, signal: Signal) -> Tensor:
         """The same for a signal; kept ready while the numbers it is made of are the same."""
         key = self._numbers(signal.x) if signal.eager else None
         if key is None:
-            return self._at_rest(self.alpha(signal.x))
+            return self._at_rest(self.alpha(signal.x), eager=signal.eager)
         known = _RESTING.get(self)
         if known is None or known[0] != key:
             with torch.inference_mode(mode=False), torch.no_grad():
-                known = _RESTING[self] = key, self._at_rest(self.alpha(signal.x))
+                alpha_eff = self._at_rest(self.alpha(signal.x), eager=True)
+                known = _RESTING[self] = key, alpha_eff
         return known[1]
 
     def _numbers(self, x: Tensor) -> tuple[object, ...] | None:

@@ -12,6 +12,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from coordcbam.kernels.told import commit as commit_one
+from coordcbam.kernels.told import commits
+
 TALLY = 4  # sum of rho, samples in it, batches that were not finite, batches without a signal
 
 
@@ -44,7 +47,19 @@ def share(r_hat: Tensor, r_min: float, r_max: float | None) -> Tensor:
     return left
 
 
-@torch.no_grad()
+def share_of(r_hat: float, r_min: float, r_max: float | None) -> float:
+    """The same of a number that is at hand.
+
+    >>> [share_of(r_hat, 0.6, 2.0) for r_hat in (0.2, 0.8, 1.0, 3.0)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    if r_hat != r_hat:  # noqa: PLR0124  (a NaN stays one)
+        return r_hat
+    if r_hat < r_min:
+        return (1.0 - r_min) / (1.0 - r_hat)
+    return 1.0 if r_max is None or r_hat <= r_max else (r_max - 1.0) / (r_hat - 1.0)
+
+
 def commit(blocks: Sequence[Averaged]) -> None:
     """One step of every average from the batches tallied since the last; tallies start afresh.
 
@@ -56,11 +71,22 @@ def commit(blocks: Sequence[Averaged]) -> None:
     """
     if not blocks:
         return
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not together and all(commits(*_state(block)) for block in blocks):
+        for block in blocks:
+            commit_one(*_state(block), block.momentum)
+        return
+    _commit_together(blocks, together=together)
+
+
+@torch.no_grad()
+def _commit_together(blocks: Sequence[Averaged], *, together: bool) -> None:
+    """The same in operations of PyTorch, over all processes if ``together``."""
     first = blocks[0].tally
     tallies = torch.stack([block.tally.to(first) for block in blocks])
     lost = (tallies[:, 2] > 0.0) & (tallies[:, 1] == 0.0)
     tallies = torch.cat([tallies, lost[:, None].to(first)], dim=1)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if together:
         torch.distributed.all_reduce(tallies)
     for m in dict.fromkeys(block.momentum for block in blocks):
         alike = [i for i, block in enumerate(blocks) if block.momentum == m]
@@ -81,3 +107,7 @@ def _move(blocks: Sequence[Averaged], tallies: Tensor, m: float) -> None:
         block.updates.add_(new[1].to(block.updates.device))
         block.skipped.add_(new[2].to(block.skipped.device))
         block.tally.zero_()
+
+
+def _state(block: Averaged) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return block.tally, block.r_ema, block.updates, block.skipped

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
-from coordcbam.block import GuardedResidual
+from coordcbam.block import CoordCBAM, GuardedResidual
 
 ATTRIBUTE = "ccattn"
 
@@ -70,6 +70,21 @@ def blocks(model: nn.Module) -> list[tuple[str, GuardedResidual]]:
         for path, module in model.named_modules()
         if isinstance(module, GuardedResidual)
     ]
+
+
+def guarded(model: nn.Module) -> Iterator[GuardedResidual]:
+    """The same blocks without paths, for what is done at every step."""
+    met: set[int] = set()
+    ahead = [model]
+    while ahead:
+        module = ahead.pop()
+        if id(module) in met:
+            continue
+        met.add(id(module))
+        if isinstance(module, GuardedResidual):
+            yield module
+        if not isinstance(module, CoordCBAM):  # which has none inside
+            ahead.extend(child for child in module._modules.values() if child is not None)
 
 
 def like_of(layer: nn.Module, model: nn.Module) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from coordcbam._support.errors import UsageError, shown
 from coordcbam.block.target import commit
-from coordcbam.insert.attach import blocks, check_model
+from coordcbam.insert.attach import blocks, check_model, guarded
 
 _STATE = ("r_ema", "updates", "skipped")
 
@@ -29,7 +29,8 @@ def commit_(model: nn.Module) -> None:
     >>> block.updates
     tensor(1)
     """
-    commit([block for _, block in blocks(model) if block.targets])
+    check_model(model)
+    commit([block for block in guarded(model) if block.targets])
 
 
 def commit_on_step(optimizer: torch.optim.Optimizer, model: nn.Module) -> RemovableHandle:

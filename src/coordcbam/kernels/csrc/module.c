@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "probe.h"
+#include "told.h"
 #include "whole.h"
 
 #if defined(_WIN32)
@@ -79,6 +80,17 @@ ENTRY int coordcbam_totals(const Call *call, int64_t begin, int64_t end) {
 ENTRY int coordcbam_probe(const float *const *at, const int64_t *last, int64_t tensors, float *seen,
                           int32_t fills) {
     return probe(at, last, tensors, seen, fills);
+}
+
+ENTRY void coordcbam_tell(const double *sums, int64_t samples, int64_t step, int64_t stride,
+                          double alpha, double quiet, double drowned, double limit, double *told,
+                          float *tally) {
+    const Hearing hearing = {quiet, drowned, limit};
+    tell(sums, samples, step, stride, alpha, hearing, told, tally);
+}
+
+ENTRY void coordcbam_commit(float *tally, float *average, int64_t *updates, int64_t *skipped, double m) {
+    commit(tally, average, updates, skipped, m);
 }
 
 /* Sizes, against a library of another version. */
