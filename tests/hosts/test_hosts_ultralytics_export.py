@@ -98,3 +98,10 @@ def test_export_of_a_bypassed_model_is_the_model_without_blocks(
         out = torch.jit.load(str(path))(batch)
     far = apart(out.numpy(), wanted)
     assert all(far[name] >= 100 * TOLERANCE[name] for name in far), far
+
+
+def test_an_export_has_the_inference_form(exported: Any, batch: torch.Tensor) -> None:
+    path = exported(format="torchscript", batch=len(batch))
+    names = [m.original_name for m in torch.jit.load(str(path)).modules()]
+    assert names.count("DeployedCBAM") == 3
+    assert "CoordCBAM" not in names

@@ -29,6 +29,16 @@ def test_commit_reaches_every_block_of_ours_and_no_other():
     cc.commit_(nn.Linear(2, 2))
 
 
+def test_commit_reaches_a_block_inside_a_guard_and_one_met_twice_once():
+    inner = step3()
+    model = nn.Sequential(cc.Guard(inner), inner).train()
+    for _, block in cc.blocks(model):
+        block.monitor = True
+    model(X)
+    cc.commit_(model)
+    assert model[0].updates == inner.updates == 1
+
+
 def test_an_optimizer_commits_by_itself_until_told_otherwise():
     model = nn.Sequential(step3())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -13,6 +13,7 @@ import functools
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 import ultralytics
 from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
 from ultralytics.engine import trainer as engine
+from ultralytics.engine.exporter import Exporter
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
@@ -28,7 +30,7 @@ from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 
 from coordcbam._support.errors import UsageError, did_you_mean, nearest
-from coordcbam.block import BlockConfig
+from coordcbam.block import BlockConfig, deploy
 from coordcbam.insert import (
     RECIPE_KEY,
     Insertion,
@@ -447,13 +449,15 @@ def register() -> None:
     """Teach Ultralytics about the blocks; done at import, harmless to repeat.
 
     Its builders learn the key ``coordcbam``, its trainers to close the blocks' step with the
-    optimizer's, to spare the blocks' scalars from decay, and to strip a checkpoint aside: all that
-    holds for a plain ``ultralytics.YOLO`` as well.
+    optimizer's, to spare the blocks' scalars from decay, and to strip a checkpoint aside, its
+    exporter to take the blocks' inference form: all that holds for a plain ``ultralytics.YOLO`` as
+    well.
     """
     if getattr(tasks.parse_model, "knows_coordcbam", False):
         return
     build, load = tasks.parse_model, tasks.BaseModel.load
     step, group = BaseTrainer.optimizer_step, BaseTrainer.build_optimizer
+    export = Exporter.__call__
 
     @functools.wraps(build)
     def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -491,11 +495,22 @@ def register() -> None:
         _spare(optimizer, scalars(model))
         return optimizer
 
+    @functools.wraps(export)
+    def export_deployed(self: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+        # A copy only where there are blocks: a stranger's model may not like it.
+        if isinstance(model, torch.nn.Module) and blocks(model):
+            model = deploy(model)
+        with warnings.catch_warnings():
+            # It means that statistics are the map's own, which is what is wanted.
+            warnings.filterwarnings("ignore", ".*operator 'instance_norm' is set to train=True.*")
+            return export(self, model, *args, **kwargs)
+
     parse_model.knows_coordcbam = True  # type: ignore[attr-defined]
     tasks.parse_model = parse_model
     tasks.BaseModel.load = checked_load
     BaseTrainer.optimizer_step = optimizer_step
     BaseTrainer.build_optimizer = build_optimizer
+    Exporter.__call__ = export_deployed
     engine.strip_optimizer = _stripping_aside(engine.strip_optimizer)
 
 
