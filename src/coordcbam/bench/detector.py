@@ -44,7 +44,7 @@ def eager(host: Host, case: Case, among: Sequence[Contender], length: Length) ->
 
 
 def onnx(host: Host, case: Case, among: Sequence[Contender], length: Length) -> list[Row]:
-    """The host's own export, as a user would make it: of the inference form, whatever the kernel."""
+    """The host's own export, as a user would make it: the inference form, whatever the kernel."""
     x = case.maps(CPU)
     calls = {}
     with tempfile.TemporaryDirectory() as folder, kernel_kept():

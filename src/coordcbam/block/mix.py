@@ -149,16 +149,10 @@ class GuardedResidual(WideBuffers):
         with torch.no_grad():
             first, last = numbers()
             fields = [*first, alpha, alpha_eff, *describe(), *last]
-            vector = self._vector(fields, at_hand=signal.eager)
+            vector = torch.stack([t.to(self.stats) for t in fields])
             if acts:
                 self.stats.copy_(vector)
         return out, Stats(*vector.unbind()) if traced else None
-
-    def _vector(self, fields: list[Tensor], *, at_hand: bool) -> Tensor:
-        """The same numbers as one tensor like ``stats``."""
-        if at_hand and self.stats.device.type == "cpu":  # then reading them is the cheapest
-            return torch.tensor([t.item() for t in fields], dtype=self.stats.dtype)
-        return torch.stack([t.to(self.stats) for t in fields])
 
     def _acts(self) -> bool:
         """Whether this forward is measured for the average."""

@@ -457,7 +457,6 @@ def register() -> None:
         return
     build, load = tasks.parse_model, tasks.BaseModel.load
     step, group = BaseTrainer.optimizer_step, BaseTrainer.build_optimizer
-    export = Exporter.__call__
 
     @functools.wraps(build)
     def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -495,6 +494,18 @@ def register() -> None:
         _spare(optimizer, scalars(model))
         return optimizer
 
+    parse_model.knows_coordcbam = True  # type: ignore[attr-defined]
+    tasks.parse_model = parse_model
+    tasks.BaseModel.load = checked_load
+    BaseTrainer.optimizer_step = optimizer_step
+    BaseTrainer.build_optimizer = build_optimizer
+    Exporter.__call__ = _deploying(Exporter.__call__)
+    engine.strip_optimizer = _stripping_aside(engine.strip_optimizer)
+
+
+def _deploying(export: Callable[..., Any]) -> Callable[..., Any]:
+    """Ultralytics' exporter, made to export the blocks' inference form."""
+
     @functools.wraps(export)
     def export_deployed(self: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
         # A copy only where there are blocks: a stranger's model may not like it.
@@ -505,13 +516,7 @@ def register() -> None:
             warnings.filterwarnings("ignore", ".*operator 'instance_norm' is set to train=True.*")
             return export(self, model, *args, **kwargs)
 
-    parse_model.knows_coordcbam = True  # type: ignore[attr-defined]
-    tasks.parse_model = parse_model
-    tasks.BaseModel.load = checked_load
-    BaseTrainer.optimizer_step = optimizer_step
-    BaseTrainer.build_optimizer = build_optimizer
-    Exporter.__call__ = export_deployed
-    engine.strip_optimizer = _stripping_aside(engine.strip_optimizer)
+    return export_deployed
 
 
 def _spare(optimizer: Any, parameters: list[Any]) -> None:
