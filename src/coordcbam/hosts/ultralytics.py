@@ -8,13 +8,10 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
 * a plain ``ultralytics.YOLO`` runs the same builders, so it keeps the blocks of our checkpoints.
 """
 
-import contextlib
 import functools
-import math
-import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,9 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 
 from coordcbam._support.errors import UsageError, did_you_mean, nearest
 from coordcbam.block import BlockConfig, deploy
+from coordcbam.hosts.yolo.places import probe, resolve
+from coordcbam.hosts.yolo.saving import aside, empty_aside, stripping_aside
+from coordcbam.hosts.yolo.watching import CALLBACKS, LostBlocksError, fit_epoch_end, start
 from coordcbam.insert import (
     RECIPE_KEY,
     Insertion,
@@ -43,17 +43,7 @@ from coordcbam.insert import (
     remove_,
     scalars,
 )
-from coordcbam.insert.plan import PlaceError
-from coordcbam.monitor import Monitor, read
-
-LOGGED = ("r_out_pre", "r_ema", "alpha_eff")
-READINGS_PER_EPOCH = 10
-PROBE = 256  # pixels: enough for stride 64 to leave a map
-ASIDE = ".saving"  # in weights/: the folder where checkpoints are before they get their names
-
-
-class LostBlocksError(RuntimeError):
-    """Blocks would be lost, or were found missing, where they should be."""
+from coordcbam.monitor import Monitor
 
 
 class YOLO(ultralytics.YOLO):
@@ -95,7 +85,7 @@ class YOLO(ultralytics.YOLO):
             network,
             [f"model.{index}" for index in indices],
             config=config,
-            inputs=_probe(network),
+            inputs=probe(network),
             monitor=monitor,
         )
         # train() starts from the network in memory only while a checkpoint is set.
@@ -155,15 +145,15 @@ class Monitored(BaseTrainer):
         """Ultralytics' own, after the epoch's record; a kill leaves old files or new ones."""
         _copy_to_average(self)
         # Before the checkpoint: the epoch after it is the first that a resumed run repeats.
-        _fit_epoch_end(self)
-        with _aside(self):
+        fit_epoch_end(self)
+        with aside(self):
             return super().save_model()
 
     def final_eval(self) -> None:
         """Ultralytics' own, of a copy of ``last.pt``: a run can be resumed until it is closed."""
         last = self.last
         if RANK in {-1, 0} and last.exists():
-            self.last = _empty_aside(self) / last.name
+            self.last = empty_aside(self) / last.name
             shutil.copyfile(last, self.last)
         super().final_eval()
         self.last = last
@@ -180,7 +170,7 @@ class Monitored(BaseTrainer):
         except NothingToTrainError:
             LOGGER.info("every epoch is trained: what is left is the final evaluation")
             self.start_epoch, self.epoch = self.epochs, self.epochs - 1
-            _start(self)
+            start(self)
             self.final_eval()
             if RANK in {-1, 0}:
                 if self.args.plots:
@@ -188,249 +178,10 @@ class Monitored(BaseTrainer):
                 self.run_callbacks("on_train_end")
 
 
-@contextlib.contextmanager
-def _aside(trainer: Any) -> Iterator[None]:
-    """What ``trainer`` saves meanwhile gets its names when it is whole, ``last.pt`` last.
-
-    ``last.pt`` says from where a run is resumed: all that belongs to it is there before it.
-    """
-    final, aside = trainer.wdir, _empty_aside(trainer)
-    _save_in(trainer, aside)
-    try:
-        yield
-        for file in sorted(aside.iterdir(), key=lambda file: file.name == trainer.last.name):
-            _rename(file, final / file.name)
-    finally:
-        _save_in(trainer, final)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _empty_aside(trainer: Any) -> Path:
-    aside: Path = trainer.wdir / ASIDE
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed run has left
-    aside.mkdir(parents=True)
-    return aside
-
-
-def _save_in(trainer: Any, folder: Path) -> None:
-    trainer.wdir = folder
-    trainer.last, trainer.best = folder / trainer.last.name, folder / trainer.best.name
-
-
-def _rename(file: Path, target: Path) -> None:
-    """Give a whole file its name, once its bytes are on the disk."""
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
-    file.replace(target)
-
-
-def _stripping_aside(strip: Callable[..., Any]) -> Callable[..., Any]:
-    """Ultralytics' ``strip_optimizer``, which writes over the checkpoint, made to replace it."""
-
-    @functools.wraps(strip)
-    def strip_optimizer(f: str | Path = "best.pt", s: str = "", *args: Any, **kwargs: Any) -> Any:
-        target = Path(s or f)
-        aside = target.with_name(f".{target.name}.tmp")
-        combined = strip(f, str(aside), *args, **kwargs)
-        if combined:
-            _rename(aside, target)
-        return combined
-
-    return strip_optimizer
-
-
 def _copy_to_average(trainer: Any) -> None:
     """Give the averaged network the blocks' live state; a notebook's moves between steps, too."""
     if trainer.ema:
         copy_monitor_state_(trainer.model, trainer.ema.ema)
-
-
-def resolve(network: Any, at: str | int | Iterable[str | int]) -> list[int]:
-    """The layer indices that ``at`` names, in order.
-
-    Raises:
-        PlaceError: a level, word or index that this network does not have.
-    """
-    words: list[Any]
-    if isinstance(at, str):
-        words = at.replace(",", " ").split()
-    else:
-        words = list(at) if isinstance(at, Iterable) else [at]
-    head = len(network.model) - 1
-    named = _named_places(network)
-    indices: set[int] = set()
-    for word in words:
-        text = str(word)
-        known = next((name for name in named if name.lower() == text.lower()), None)
-        if known is not None:
-            indices.update(named[known])
-        elif text.isdecimal() and int(text) < head:
-            indices.add(int(text))
-        else:
-            raise PlaceError(
-                f"no place {text!r} in this network: nearest are {nearest(text, named)}, "
-                f"or a layer index from 0 to {head - 1}"
-            )
-    if not indices:
-        raise PlaceError(f"at={at!r} names no place: expected {nearest('', named)} or an index")
-    return sorted(indices)
-
-
-def _named_places(network: Any) -> dict[str, list[int]]:
-    """``P3``..., ``neck`` and ``backbone`` as layer indices, read off the network itself."""
-    layers = list(network.model)
-    backbone = len(network.yaml["backbone"])
-    sources = {layer.i: _sources(layer) for layer in layers}
-    feeds_head = sorted(set(sources[layers[-1].i]))
-    heights = _heights(network)
-    levels = {
-        f"P{round(math.log2(PROBE / heights[index]))}": [index]
-        for index in feeds_head
-        if heights.get(index)
-    }
-    read_by_neck = {
-        source
-        for index, found in sources.items()
-        if index >= backbone
-        for source in found
-        if source < backbone
-    }
-    return {**levels, "neck": feeds_head, "backbone": sorted(read_by_neck)}
-
-
-def _sources(layer: Any) -> list[int]:
-    """Absolute indices of the layers that ``layer`` reads."""
-    origins = layer.f if isinstance(layer.f, (list, tuple)) else [layer.f]
-    return [origin if origin >= 0 else layer.i + origin for origin in origins]
-
-
-def _heights(network: Any) -> dict[int, int]:
-    """The height of each layer's output map for a probe image, by layer index."""
-    seen: dict[int, int] = {}
-
-    def note(layer: Any, _args: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.dim() == 4:
-            seen[layer.i] = output.shape[2]
-
-    handles = [layer.register_forward_hook(note) for layer in network.model]
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.eval()
-        with torch.no_grad():
-            network(_probe(network))
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def _probe(network: Any) -> torch.Tensor:
-    like = next(network.parameters())
-    channels = network.yaml.get("channels", 3)
-    return torch.zeros(1, channels, PROBE, PROBE, device=like.device, dtype=like.dtype)
-
-
-def _start(trainer: Any) -> None:
-    """on_train_start: check that every block is there, then begin to watch."""
-    network = _unwrapped(trainer.model)
-    specs = getattr(network, "yaml", {}).get(RECIPE_KEY, ())
-    found = {label(path) for path, _ in blocks(network)}
-    wanted = [place["path"] for spec in specs for place in spec["places"]]
-    lost = [path for path in wanted if path not in found]
-    if lost:
-        raise LostBlocksError(f"blocks were lost before training: {', '.join(lost)}")
-    watched = any(block.monitor for _, block in blocks(network))
-    if watched and RANK in {-1, 0}:
-        batches = len(trainer.train_loader)
-        trainer.coordcbam_monitor = Monitor(
-            network,
-            trainer.save_dir,
-            every=max(1, batches // READINGS_PER_EPOCH),
-            first_step=trainer.start_epoch * batches,
-            commits=False,  # the trainer does, once an optimizer step
-            host="ultralytics",
-            command=f"train model={trainer.args.model} data={trainer.args.data}",
-            versions={"ultralytics": ultralytics.__version__},
-        )
-
-
-def _batch_end(trainer: Any) -> None:
-    if trainer.coordcbam_monitor is not None:
-        trainer.coordcbam_monitor.step(epoch=trainer.epoch)
-
-
-def _epoch_end(trainer: Any) -> None:
-    """on_train_epoch_end: columns for results.csv and every logger, before they are written."""
-    if trainer.coordcbam_monitor is None:
-        return
-    trainer.coordcbam_epoch_ended = True
-    for block, values in read(trainer.coordcbam_monitor.model).items():
-        if math.isnan(values["alpha"]):
-            raise LostBlocksError(f"the block at {block} never ran in this epoch")
-        trainer.lr.update({f"coordcbam/{block}/{name}": values[name] for name in LOGGED})
-
-
-def _fit_epoch_end(trainer: Any) -> None:
-    """on_fit_epoch_end: the epoch's metrics. Fires once more after the run, which is not one."""
-    if trainer.coordcbam_monitor is None or not trainer.coordcbam_epoch_ended:
-        return
-    trainer.coordcbam_epoch_ended = False
-    losses = trainer.label_loss_items(trainer.tloss, prefix="train")
-    trainer.coordcbam_monitor.metrics(trainer.epoch, {**losses, **_short(trainer.metrics)})
-
-
-def _end(trainer: Any) -> None:
-    """on_train_end: close the records, and with them the run."""
-    if trainer.coordcbam_monitor is not None:
-        _close(trainer, trainer.coordcbam_monitor)
-    stripped = trainer.wdir / ASIDE / trainer.last.name
-    if stripped.exists():
-        _rename(stripped, trainer.last)
-        stripped.parent.rmdir()
-
-
-def _close(trainer: Any, monitor: Monitor) -> None:
-    """Finish the records and build the report, if its packages are there."""
-    trainer.coordcbam_monitor = None
-    monitor.close(result=_short(trainer.metrics or {}))
-    try:
-        from coordcbam.report import build_report
-
-        LOGGER.info(f"coordcbam report: {build_report(monitor.folder)}")
-    except ImportError as missing:
-        LOGGER.info(f"coordcbam records in {monitor.folder}; {missing}")
-
-
-def _teardown(trainer: Any) -> None:
-    """Close the records of a run that stopped early; a finished one is closed already."""
-    if trainer.coordcbam_monitor is not None:
-        trainer.coordcbam_monitor.close(status="failed")
-        trainer.coordcbam_monitor = None
-
-
-CALLBACKS: dict[str, Callable[[Any], None]] = {
-    "on_train_start": _start,
-    "on_train_batch_end": _batch_end,
-    "on_train_epoch_end": _epoch_end,
-    "on_fit_epoch_end": _fit_epoch_end,
-    "on_train_end": _end,
-    "teardown": _teardown,
-}
-
-
-def _short(metrics: dict[str, Any]) -> dict[str, float]:
-    """``metrics/mAP50(B)`` as ``mAP50``: one name whatever the host."""
-    return {
-        name.removeprefix("metrics/").removesuffix("(B)"): float(value)
-        for name, value in metrics.items()
-    }
-
-
-def _unwrapped(network: Any) -> Any:
-    """The network inside DataParallel or DistributedDataParallel."""
-    return network.module if hasattr(network, "module") else network
 
 
 def _monitored_trainers() -> dict[type, type]:
@@ -500,7 +251,7 @@ def register() -> None:
     BaseTrainer.optimizer_step = optimizer_step
     BaseTrainer.build_optimizer = build_optimizer
     Exporter.__call__ = _deploying(Exporter.__call__)
-    engine.strip_optimizer = _stripping_aside(engine.strip_optimizer)
+    engine.strip_optimizer = stripping_aside(engine.strip_optimizer)
 
 
 def _deploying(export: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,127 @@
+"""The callbacks of a training run: are the blocks there, what do they do, what becomes of it."""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from coordcbam.hosts.yolo.saving import ASIDE, rename
+from coordcbam.insert import RECIPE_KEY, blocks, label
+from coordcbam.monitor import Monitor, read
+
+LOGGED = ("r_out_pre", "r_ema", "alpha_eff")
+READINGS_PER_EPOCH = 10
+
+LOGGER = logging.getLogger("ultralytics")
+
+
+class LostBlocksError(RuntimeError):
+    """Blocks would be lost, or were found missing, where they should be."""
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return int(os.getenv("RANK", "-1")) in {-1, 0}
+
+
+def start(trainer: Any) -> None:
+    """on_train_start: check that every block is there, then begin to watch."""
+    network = unwrapped(trainer.model)
+    specs = getattr(network, "yaml", {}).get(RECIPE_KEY, ())
+    found = {label(path) for path, _ in blocks(network)}
+    wanted = [place["path"] for spec in specs for place in spec["places"]]
+    lost = [path for path in wanted if path not in found]
+    if lost:
+        raise LostBlocksError(f"blocks were lost before training: {', '.join(lost)}")
+    watched = any(block.monitor for _, block in blocks(network))
+    if watched and is_main():
+        batches = len(trainer.train_loader)
+        trainer.coordcbam_monitor = Monitor(
+            network,
+            trainer.save_dir,
+            every=max(1, batches // READINGS_PER_EPOCH),
+            first_step=trainer.start_epoch * batches,
+            commits=False,  # the trainer does, once an optimizer step
+            host="ultralytics",
+            command=f"train model={trainer.args.model} data={trainer.args.data}",
+            versions={"ultralytics": version("ultralytics")},
+        )
+
+
+def _batch_end(trainer: Any) -> None:
+    if trainer.coordcbam_monitor is not None:
+        trainer.coordcbam_monitor.step(epoch=trainer.epoch)
+
+
+def _epoch_end(trainer: Any) -> None:
+    """on_train_epoch_end: columns for results.csv and every logger, before they are written."""
+    if trainer.coordcbam_monitor is None:
+        return
+    trainer.coordcbam_epoch_ended = True
+    for block, values in read(trainer.coordcbam_monitor.model).items():
+        if math.isnan(values["alpha"]):
+            raise LostBlocksError(f"the block at {block} never ran in this epoch")
+        trainer.lr.update({f"coordcbam/{block}/{name}": values[name] for name in LOGGED})
+
+
+def fit_epoch_end(trainer: Any) -> None:
+    """on_fit_epoch_end: the epoch's metrics. Fires once more after the run, which is not one."""
+    if trainer.coordcbam_monitor is None or not trainer.coordcbam_epoch_ended:
+        return
+    trainer.coordcbam_epoch_ended = False
+    losses = trainer.label_loss_items(trainer.tloss, prefix="train")
+    trainer.coordcbam_monitor.metrics(trainer.epoch, {**losses, **_short(trainer.metrics)})
+
+
+def _end(trainer: Any) -> None:
+    """on_train_end: close the records, and with them the run."""
+    if trainer.coordcbam_monitor is not None:
+        _close(trainer, trainer.coordcbam_monitor)
+    stripped = trainer.wdir / ASIDE / trainer.last.name
+    if stripped.exists():
+        rename(stripped, trainer.last)
+        stripped.parent.rmdir()
+
+
+def _close(trainer: Any, monitor: Monitor) -> None:
+    """Finish the records and build the report, if its packages are there."""
+    trainer.coordcbam_monitor = None
+    monitor.close(result=_short(trainer.metrics or {}))
+    try:
+        from coordcbam.report import build_report
+
+        LOGGER.info(f"coordcbam report: {build_report(monitor.folder)}")
+    except ImportError as missing:
+        LOGGER.info(f"coordcbam records in {monitor.folder}; {missing}")
+
+
+def _teardown(trainer: Any) -> None:
+    """Close the records of a run that stopped early; a finished one is closed already."""
+    if trainer.coordcbam_monitor is not None:
+        trainer.coordcbam_monitor.close(status="failed")
+        trainer.coordcbam_monitor = None
+
+
+CALLBACKS: dict[str, Callable[[Any], None]] = {
+    "on_train_start": start,
+    "on_train_batch_end": _batch_end,
+    "on_train_epoch_end": _epoch_end,
+    "on_fit_epoch_end": fit_epoch_end,
+    "on_train_end": _end,
+    "teardown": _teardown,
+}
+
+
+def _short(metrics: dict[str, Any]) -> dict[str, float]:
+    """``metrics/mAP50(B)`` as ``mAP50``: one name whatever the host."""
+    return {
+        name.removeprefix("metrics/").removesuffix("(B)"): float(value)
+        for name, value in metrics.items()
+    }
+
+
+def unwrapped(network: Any) -> Any:
+    """The network inside DataParallel or DistributedDataParallel."""
+    return network.module if hasattr(network, "module") else network
