@@ -16,6 +16,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 import coordcbam as cc
 from coordcbam.hosts import ultralytics as host
 from coordcbam.hosts.ultralytics import YOLO
+from coordcbam.hosts.yolo import saving, watching
 from coordcbam.insert import scalars
 
 LEARNING = cc.BlockConfig.step3(learnable_alpha=True, learnable_temperature=True)
@@ -71,15 +72,15 @@ def test_batches_are_recorded_and_only_the_optimizers_step_commits(tmp_path: Pat
     loader = range(4)
     trainer = trainer_of(network, ema=None, args=args, train_loader=loader, save_dir=tmp_path)
     trainer.start_epoch = trainer.epoch = 0
-    host._start(trainer)
+    watching.start(trainer)
     for _ in range(2):
         trained_batch(network)
-        host._batch_end(trainer)
+        watching.batch_end(trainer)
     ((_, block),) = cc.blocks(network)
     assert block.updates == 0
     BaseTrainer.optimizer_step(trainer)
     assert block.updates == 1
-    host._teardown(trainer)
+    watching.teardown(trainer)
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "MuSGD"])
@@ -123,7 +124,7 @@ def saving_trainer(folder: Path) -> SimpleNamespace:
 def test_a_save_that_stops_half_way_leaves_the_old_files(tmp_path: Path) -> None:
     trainer = saving_trainer(tmp_path)
     trainer.last.write_text("old")
-    with pytest.raises(InterruptedError), host._aside(trainer):
+    with pytest.raises(InterruptedError), saving.aside(trainer):
         trainer.last.write_text("ne")
         raise InterruptedError
     assert trainer.last == tmp_path / "last.pt"
@@ -136,9 +137,9 @@ def test_the_checkpoint_that_is_resumed_gets_its_name_last(
 ) -> None:
     trainer = saving_trainer(tmp_path)
     named: list[str] = []
-    rename = host._rename
-    monkeypatch.setattr(host, "_rename", lambda f, t: (named.append(t.name), rename(f, t)))
-    with host._aside(trainer):
+    rename = saving.rename
+    monkeypatch.setattr(saving, "rename", lambda f, t: (named.append(t.name), rename(f, t)))
+    with saving.aside(trainer):
         for file in (trainer.last, trainer.best, trainer.wdir / "zeroth.pt"):
             file.write_text("new")
     assert named[-1] == "last.pt"
@@ -168,7 +169,7 @@ def test_a_run_can_be_resumed_until_its_end(
     trainer.last.write_text("whole")
     trainer.final_eval()
     assert (tmp_path / "last.pt").read_text() == "whole"
-    host._end(trainer)
+    watching.end(trainer)
     assert trainer.last == tmp_path / "last.pt"
     assert trainer.last.read_text() == "stripped"
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]

@@ -50,12 +50,13 @@ def start(trainer: Any) -> None:
         )
 
 
-def _batch_end(trainer: Any) -> None:
+def batch_end(trainer: Any) -> None:
+    """on_train_batch_end: a batch is not yet a step, but readings go by batches."""
     if trainer.coordcbam_monitor is not None:
         trainer.coordcbam_monitor.step(epoch=trainer.epoch)
 
 
-def _epoch_end(trainer: Any) -> None:
+def epoch_end(trainer: Any) -> None:
     """on_train_epoch_end: columns for results.csv and every logger, before they are written."""
     if trainer.coordcbam_monitor is None:
         return
@@ -75,7 +76,7 @@ def fit_epoch_end(trainer: Any) -> None:
     trainer.coordcbam_monitor.metrics(trainer.epoch, {**losses, **_short(trainer.metrics)})
 
 
-def _end(trainer: Any) -> None:
+def end(trainer: Any) -> None:
     """on_train_end: close the records, and with them the run."""
     if trainer.coordcbam_monitor is not None:
         _close(trainer, trainer.coordcbam_monitor)
@@ -97,7 +98,7 @@ def _close(trainer: Any, monitor: Monitor) -> None:
         LOGGER.info(f"coordcbam records in {monitor.folder}; {missing}")
 
 
-def _teardown(trainer: Any) -> None:
+def teardown(trainer: Any) -> None:
     """Close the records of a run that stopped early; a finished one is closed already."""
     if trainer.coordcbam_monitor is not None:
         trainer.coordcbam_monitor.close(status="failed")
@@ -106,11 +107,11 @@ def _teardown(trainer: Any) -> None:
 
 CALLBACKS: dict[str, Callable[[Any], None]] = {
     "on_train_start": start,
-    "on_train_batch_end": _batch_end,
-    "on_train_epoch_end": _epoch_end,
+    "on_train_batch_end": batch_end,
+    "on_train_epoch_end": epoch_end,
     "on_fit_epoch_end": fit_epoch_end,
-    "on_train_end": _end,
-    "teardown": _teardown,
+    "on_train_end": end,
+    "teardown": teardown,
 }
 
 
