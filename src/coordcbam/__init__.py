@@ -35,7 +35,9 @@ if TYPE_CHECKING:
         certify,
         deploy,
     )
+    from coordcbam.hosts.yolo import CoordCBAMLayer
     from coordcbam.insert import (
+        ForeignBlock,
         Guarded,
         Guarding,
         Insertion,
@@ -84,8 +86,10 @@ _ROOM_OF = {
         ),
         "coordcbam.block",
     ),
+    "CoordCBAMLayer": "coordcbam.hosts.yolo",
     **dict.fromkeys(
         (
+            "ForeignBlock",
             "Guarded",
             "Guarding",
             "Insertion",
@@ -119,11 +123,13 @@ __all__ = [
     "ChannelGate",
     "ChannelMaps",
     "CoordCBAM",
+    "CoordCBAMLayer",
     "CoordConfig",
     "CoordGate",
     "CoordMaps",
     "CoordinateAttPlus",
     "DeployedCBAM",
+    "ForeignBlock",
     "GainCertificate",
     "Guard",
     "Guarded",

@@ -10,7 +10,8 @@ import torch
 import ultralytics
 
 import coordcbam as cc
-from coordcbam.hosts.ultralytics import YOLO, LostBlocksError
+from coordcbam.hosts.ultralytics import YOLO
+from coordcbam.hosts.yolo.watching import LostBlocksError
 
 
 def test_our_checkpoint_predicts_validates_and_trains_with_its_blocks(

@@ -18,6 +18,7 @@ from coordcbam.cli.output import write_json
 
 VERBS = {
     "demo": "train a YOLO with the block on embedded data, watch it, report it",
+    "insert": "write a model file, or a checkpoint, with blocks in it",
     "train": "train Ultralytics YOLO with the block on your own data",
     "quicktest": "the notebook's section 8, read by its section 9",
     "check": "the notebook's section 5 as live checks, and what is odd about a config",

@@ -7,10 +7,9 @@ from rich.console import Console
 
 from coordcbam._support.errors import UsageError
 from coordcbam._support.extras import require
-from coordcbam.cli.options import add_block_options, chosen, config_from
-from coordcbam.insert import blocks
-
-DEFAULT_PLACES = "P3,P4,P5"
+from coordcbam.cli.options import chosen
+from coordcbam.cli.placing import DEFAULT_PLACES, add_placing, block_from, insertion_of
+from coordcbam.insert import attached
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,13 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="key=value", help="for Ultralytics: model=, data=, epochs=, ..."
     )
-    parser.add_argument(
-        "--at",
-        default=None,
-        help=f"where: P3,P4,P5, neck, backbone, layer indices (default {DEFAULT_PLACES}; a "
-        "checkpoint that has blocks keeps its own)",
-    )
-    add_block_options(parser)
+    add_placing(parser, otherwise="; a model that has blocks keeps its own")
 
 
 def run(args: argparse.Namespace) -> tuple[int, Any]:
@@ -33,14 +26,14 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     from coordcbam.cli.result import show_run
     from coordcbam.hosts.ultralytics import prepare
 
-    config = config_from(args)
+    block, given = block_from(args), chosen(args)
     model, arguments = prepare(_with_digits(args.words))
-    if args.at is not None or not blocks(model.model):
-        print(model.insert(args.at or DEFAULT_PLACES, config))
-    elif chosen(args):
+    if args.at is not None or not attached(model.model):
+        print(model.insert(args.at or DEFAULT_PLACES, **insertion_of(block)))
+    elif given or args.block:
         raise UsageError(
-            "the checkpoint keeps its own blocks, so options of the block would do nothing: leave "
-            f"out {', '.join(chosen(args))}"
+            "the model keeps its own blocks, so options of the block would do nothing: leave "
+            f"out {', '.join([*given, *(['--block'] if args.block else [])])}"
         )
     model.train(**arguments)
     return 0, show_run(model.trainer.save_dir, Console())

@@ -5,13 +5,12 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
 * ``train()`` rebuilds the network from ``model.yaml``, so what was inserted is written there, under
   the key ``coordcbam``, and put back whenever a network is built from such a file;
 * checkpoints are pickles, so loading one of ours imports coordcbam, which registers this file;
-* a plain ``ultralytics.YOLO`` runs the same builders, so it keeps the blocks of our checkpoints.
+* a plain ``ultralytics.YOLO`` runs the same builders, so it keeps the blocks of our checkpoints,
+  and knows our row of a model file, ``CoordCBAMLayer``.
 """
 
-import functools
 import shutil
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,39 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
 from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 
-from coordcbam._support.errors import UsageError, did_you_mean, nearest
-from coordcbam.block import BlockConfig, deploy
-from coordcbam.hosts.yolo.places import probe, resolve
+from coordcbam._support.errors import UsageError, did_you_mean, nearest, shown
+from coordcbam.block import BlockConfig
+from coordcbam.hosts.yolo import modelfile, patches
+from coordcbam.hosts.yolo.pickled import pickled
+from coordcbam.hosts.yolo.places import probe, resolve, spared
+from coordcbam.hosts.yolo.row import CoordCBAMLayer
+from coordcbam.hosts.yolo.rows import ROW
 from coordcbam.hosts.yolo.saving import aside, empty_aside, stripping_aside
+from coordcbam.hosts.yolo.transfer import Transfer, compare
 from coordcbam.hosts.yolo.watching import CALLBACKS, LostBlocksError, fit_epoch_end, start
 from coordcbam.insert import (
-    RECIPE_KEY,
     Insertion,
-    blocks,
-    commit_,
+    Plan,
     copy_monitor_state_,
     insert_,
-    label,
-    rebuild,
     remove_,
-    scalars,
+    switches,
 )
+from coordcbam.insert.foreign import SOURCES, Foreign
 from coordcbam.monitor import Monitor
+
+__all__ = [
+    "YOLO",
+    "LostBlocksError",
+    "Monitored",
+    "load_pretrained",
+    "open_model",
+    "opened",
+    "prepare",
+    "register",
+    "resolve",
+    "write_model",
+]
 
 
 class YOLO(ultralytics.YOLO):
@@ -62,6 +76,9 @@ class YOLO(ultralytics.YOLO):
         config: BlockConfig | None = None,
         *,
         monitor: bool = True,
+        block: str | type[torch.nn.Module] | None = None,
+        options: Mapping[str, Any] | None = None,
+        r_min: float | None = None,
     ) -> Insertion:
         """Attach a block behind each named layer and print what was added and kept.
 
@@ -71,12 +88,17 @@ class YOLO(ultralytics.YOLO):
                 (``16`` or ``"4,6"``), or a mixture.
             config: the block's options; the default is ``BlockConfig.step3()``.
             monitor: whether the blocks measure the signal while they train.
+            block: one that is not ours: ``"timm:cbam"``, ``"ultralytics:CBAM"``,
+                ``"package.module:Class"`` or a class, called with a width and ``options``.
+            options: keyword arguments of that block.
+            r_min: guard that block, so that this share of the signal is kept.
 
         Returns:
             The insertion; ``print`` it for the table.
 
         Raises:
-            UsageError: a place that this model does not have, or a model that is not PyTorch.
+            UsageError: a place that this model does not have, a block that cannot be made, or a
+                model that is not PyTorch.
         """
         self._check_is_pytorch_model()
         network: Any = self.model
@@ -87,6 +109,9 @@ class YOLO(ultralytics.YOLO):
             config=config,
             inputs=probe(network),
             monitor=monitor,
+            block=block,
+            options=options,
+            r_min=r_min,
         )
         # train() starts from the network in memory only while a checkpoint is set.
         if not self.ckpt:
@@ -97,10 +122,16 @@ class YOLO(ultralytics.YOLO):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Ultralytics' own, on a predictor that is as bypassed as the network is now."""
-        now = [block.bypassed for _, block in blocks(self)]
+        now = [block.bypassed for block in switches(self)]
         if now != self._bypassed:  # a predictor works on its own copy of the network
             self.predictor, self._bypassed = None, now
         return super().predict(*args, **kwargs)
+
+    def train(self, trainer: Any = None, **kwargs: Any) -> Any:
+        """Ultralytics' own; of several data sets, too, each run is one of our trainers'."""
+        if trainer is None and isinstance(kwargs.get("data"), (list, tuple)):
+            trainer = self._smart_load("trainer")
+        return super().train(trainer, **kwargs)
 
     def remove(self) -> int:
         """Take the blocks out again; returns how many there were."""
@@ -127,6 +158,7 @@ class Monitored(BaseTrainer):
 
     callbacks: dict[str, list[Callable[[Any], None]]]
     last: Path
+    _frozen: Any = None
     coordcbam_monitor: Monitor | None = None
     coordcbam_epoch_ended = False
 
@@ -135,6 +167,17 @@ class Monitored(BaseTrainer):
         for event, function in CALLBACKS.items():
             # First in line: loggers that run later in the same event find our columns.
             self.callbacks[event].insert(0, function)
+
+    def set_model_attributes(self) -> None:
+        """Ultralytics' own; ``freeze`` names layers, whose new blocks are to learn."""
+        super().set_model_attributes()
+        self._frozen = self.args.freeze
+        self.args.freeze = spared(self.model, self._frozen)
+
+    def build_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Ultralytics' own, once the layers are frozen."""
+        self.args.freeze = self._frozen
+        return super().build_optimizer(*args, **kwargs)
 
     def validate(self) -> Any:
         """Ultralytics' own, of weights that are averaged and blocks that are not."""
@@ -199,86 +242,83 @@ def _monitored_trainers() -> dict[type, type]:
 def register() -> None:
     """Teach Ultralytics about the blocks; done at import, harmless to repeat.
 
-    Its builders learn the key ``coordcbam``, its trainers to close the blocks' step with the
-    optimizer's, to spare the blocks' scalars from decay, and to strip a checkpoint aside, its
-    exporter to take the blocks' inference form: all that holds for a plain ``ultralytics.YOLO`` as
-    well.
+    Its builders learn the key ``coordcbam`` and the row ``CoordCBAMLayer``; its loading matches
+    layers; its trainers close the blocks' step with the optimizer's, let no scalar of theirs decay
+    and strip a checkpoint aside; its exporter takes the inference form. All that holds for a plain
+    ``ultralytics.YOLO`` as well.
     """
-    if getattr(tasks.parse_model, "knows_coordcbam", False):
+    known = getattr(tasks, ROW, None)
+    if known is CoordCBAMLayer:
         return
-    build, load = tasks.parse_model, tasks.BaseModel.load
-    step, group = BaseTrainer.optimizer_step, BaseTrainer.build_optimizer
-
-    @functools.wraps(build)
-    def parse_model(d: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        layers, save = build(d, *args, **kwargs)
-        for spec in d.get(RECIPE_KEY, ()):
-            # Paths are the network's; here is only its list of layers.
-            places = [{**p, "path": p["path"].removeprefix("model.")} for p in spec["places"]]
-            rebuild(layers, {**spec, "places": places})
-        return layers, save
-
-    @functools.wraps(load)
-    def checked_load(self: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
-        source = weights["model"] if isinstance(weights, dict) else weights
-        here = {path for path, _ in blocks(self)}
-        lost = [label(path) for path, _ in blocks(source) if path not in here]
-        if lost:
-            raise LostBlocksError(
-                f"the weights have coordcbam blocks at {', '.join(lost)}, this network has not: "
-                "insert them with coordcbam.hosts.ultralytics.YOLO(...).insert(...), or take them "
-                "out of the weights with coordcbam.remove_(model)"
-            )
-        return load(self, weights, *args, **kwargs)
-
-    @functools.wraps(step)
-    def optimizer_step(self: Any) -> None:
-        step(self)
-        commit_(self.model)
-        if self.ema:
-            # Not an average of averages, and with the counters, which Ultralytics does not average.
-            copy_monitor_state_(self.model, self.ema.ema)
-
-    @functools.wraps(group)
-    def build_optimizer(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-        optimizer = group(self, model, *args, **kwargs)
-        _spare(optimizer, scalars(model))
-        return optimizer
-
-    parse_model.knows_coordcbam = True  # type: ignore[attr-defined]
-    tasks.parse_model = parse_model
-    tasks.BaseModel.load = checked_load
-    BaseTrainer.optimizer_step = optimizer_step
-    BaseTrainer.build_optimizer = build_optimizer
-    Exporter.__call__ = _deploying(Exporter.__call__)
+    if known is not None:
+        raise RuntimeError(f"ultralytics.nn.tasks.{ROW} is {known!r}: expected nobody's; remove it")
+    setattr(tasks, ROW, CoordCBAMLayer)
+    SOURCES["ultralytics"] = _of_ultralytics
+    torch.serialization.add_safe_globals(pickled())
+    tasks.parse_model = patches.rebuilding(tasks.parse_model)
+    tasks.BaseModel.load = patches.aligning(tasks.BaseModel.load)
+    BaseTrainer.optimizer_step = patches.committing(BaseTrainer.optimizer_step)
+    BaseTrainer.build_optimizer = patches.sparing(BaseTrainer.build_optimizer)
+    Exporter.__call__ = patches.deploying(Exporter.__call__)
     engine.strip_optimizer = stripping_aside(engine.strip_optimizer)
 
 
-def _deploying(export: Callable[..., Any]) -> Callable[..., Any]:
-    """Ultralytics' exporter, made to export the blocks' inference form."""
-
-    @functools.wraps(export)
-    def export_deployed(self: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
-        # A copy only where there are blocks: a stranger's model may not like it.
-        if isinstance(model, torch.nn.Module) and blocks(model):
-            model = deploy(model)
-        with warnings.catch_warnings():
-            # It means that statistics are the map's own, which is what is wanted.
-            warnings.filterwarnings("ignore", ".*operator 'instance_norm' is set to train=True.*")
-            return export(self, model, *args, **kwargs)
-
-    return export_deployed
+def _of_ultralytics(name: str, channels: int, options: Mapping[str, Any]) -> torch.nn.Module:
+    """A block of Ultralytics', such as ``CBAM``, which its own model files cannot name."""
+    found = getattr(ultralytics.nn.modules, name, None)
+    if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
+        known = [
+            key for key, value in vars(ultralytics.nn.modules).items() if isinstance(value, type)
+        ]
+        raise UsageError(f"no block 'ultralytics:{name}': nearest are {nearest(name, known)}")
+    made: torch.nn.Module = found(channels, **options)
+    return made
 
 
-def _spare(optimizer: Any, parameters: list[Any]) -> None:
-    """Move ``parameters`` from the groups that decay to the norms', which never do."""
-    ours = {id(parameter) for parameter in parameters}
-    norms = {g["lr"]: g for g in optimizer.param_groups if g.get("param_group") == "bn"}
-    for group in optimizer.param_groups:
-        if group.get("param_group") in ("weight", "muon"):
-            moved = [p for p in group["params"] if id(p) in ours]
-            group["params"] = [p for p in group["params"] if id(p) not in ours]
-            norms[group["lr"]]["params"] += moved
+def write_model(
+    model: YOLO,
+    out: str | Path,
+    at: str | int | Iterable[str | int] = "P3,P4,P5",
+    block: BlockConfig | Foreign | None = None,
+    *,
+    monitor: bool = True,
+    redirect: bool = True,
+) -> Plan:
+    """Write ``model`` as a model file with blocks as rows: see :func:`modelfile.write`."""
+    model._check_is_pytorch_model()
+    return modelfile.write(
+        model.model,
+        Path(out),
+        at,
+        block,
+        monitor=monitor,
+        redirect=redirect,
+        read=tasks.yaml_model_load,
+        scale_of=tasks.guess_model_scale,
+    )
+
+
+def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transfer:
+    """Load a checkpoint into a network with blocks, each tensor from its own layer; say how many.
+
+    ``YOLO.load`` and ``train(pretrained=...)`` do the same, whatever rows a model file has more.
+
+    Args:
+        model: a ``YOLO``, ours or Ultralytics' own, or its network.
+        weights: a checkpoint's path, or a network.
+
+    Raises:
+        UsageError: a file that is not there, or no network.
+        LostBlocksError: weights with blocks where this network has none.
+    """
+    network = getattr(model, "model", None) if isinstance(model, ultralytics.YOLO) else model
+    if not isinstance(network, tasks.BaseModel):
+        raise UsageError(f"model={shown(model)}: expected a YOLO or its network, in PyTorch")
+    source: Any = weights
+    if not isinstance(weights, torch.nn.Module):
+        source = opened(_existing_model(str(weights)), to="load").model
+    (network if network is model else model).load(source)
+    return compare(source, network)
 
 
 def prepare(words: Iterable[str]) -> tuple[YOLO, dict[str, Any]]:
@@ -319,6 +359,15 @@ def opened(model: str, task: str | None = None, *, to: str) -> YOLO:
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{model!r} is no model to {to}: {text}") from None
     return made
+
+
+def open_model(name: str) -> YOLO:
+    """The PyTorch model of a model file or checkpoint, by its path or Ultralytics' own name.
+
+    Raises:
+        UsageError: what is not there, what Ultralytics cannot read, or what is not PyTorch.
+    """
+    return opened(_existing_model(name), to="insert into")
 
 
 def _parsed(word: str) -> tuple[str, Any]:

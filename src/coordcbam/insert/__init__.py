@@ -6,7 +6,16 @@ from typing import Any
 from torch import nn
 
 from coordcbam.insert.apply import Insertion, insert_, remove_
-from coordcbam.insert.attach import ATTRIBUTE, attached_block, blocks, bypass, label
+from coordcbam.insert.attach import (
+    ATTRIBUTE,
+    attached,
+    attached_block,
+    blocks,
+    bypass,
+    label,
+    switches,
+)
+from coordcbam.insert.foreign import Foreign, ForeignBlock
 from coordcbam.insert.guard import Guarded, Guarding, guard_
 from coordcbam.insert.plan import Plan, Row, plan
 from coordcbam.insert.recipe import RECIPE_KEY
@@ -21,11 +30,14 @@ from coordcbam.insert.training import (
 __all__ = [
     "ATTRIBUTE",
     "RECIPE_KEY",
+    "Foreign",
+    "ForeignBlock",
     "Guarded",
     "Guarding",
     "Insertion",
     "Plan",
     "Row",
+    "attached",
     "attached_block",
     "blocks",
     "bypass",
@@ -40,6 +52,7 @@ __all__ = [
     "rebuild",
     "remove_",
     "scalars",
+    "switches",
 ]
 
 

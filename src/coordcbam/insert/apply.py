@@ -7,12 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from coordcbam._support.errors import shown
+from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
-from coordcbam.block import BlockConfig, CoordCBAM, OptionTypeError
+from coordcbam.block import BlockConfig, CoordCBAM, GuardedResidual, OptionTypeError
 from coordcbam.insert.attach import attach, check_model, detach, has_block, like_of
+from coordcbam.insert.foreign import Foreign, ForeignBlock
 from coordcbam.insert.plan import Places, Plan, Row, plan, row_for
-from coordcbam.insert.recipe import SPEC_VERSION, checked_places, forget, note
+from coordcbam.insert.recipe import (
+    FOREIGN_VERSION,
+    SPEC_VERSION,
+    checked_places,
+    forget,
+    note,
+)
 
 
 @permanent
@@ -28,12 +35,13 @@ class Insertion:
     @property
     def spec(self) -> dict[str, Any]:
         """Plain dicts and numbers from which ``insert_(model, at=spec)`` rebuilds the blocks."""
-        return {
-            "version": SPEC_VERSION,
-            "places": [{"path": row.path, "channels": row.channels} for row in self.plan.rows],
-            "config": self.plan.config.to_dict(),
-            "monitor": self.monitor,
-        }
+        places = [{"path": row.path, "channels": row.channels} for row in self.plan.rows]
+        block, monitor = self.plan.block, self.monitor
+        if block is not None:
+            version, what = FOREIGN_VERSION, {"block": block.to_dict()}
+        else:
+            version, what = SPEC_VERSION, {"config": self.plan.config.to_dict()}
+        return {"version": version, "places": places, **what, "monitor": monitor}
 
     def __str__(self) -> str:
         """The plan's table and the count of tensors kept."""
@@ -47,6 +55,9 @@ def insert_(
     config: BlockConfig | None = None,
     inputs: Any = None,
     monitor: bool = True,
+    block: str | type[nn.Module] | None = None,
+    options: Mapping[str, Any] | None = None,
+    r_min: float | None = None,
 ) -> Insertion:
     """Attach a block behind each layer that ``at`` names, in place.
 
@@ -58,9 +69,14 @@ def insert_(
         config: the block's options; the default is ``BlockConfig.step3()``.
         inputs: what to call ``model`` with, as for :func:`plan`.
         monitor: whether the blocks measure the signal while they train.
+        block: one that is not ours: ``"timm:cbam"``, ``"ultralytics:CBAM"`` (where its host file is
+            imported), ``"package.module:Class"`` or a class, called with a width and ``options``.
+        options: keyword arguments of that block.
+        r_min: put a ``Guard`` around that block, which keeps this share of the signal.
 
     Raises:
         PlaceError: a place that does not exist or cannot carry a block.
+        UsageError: a block that cannot be made or does not preserve shapes.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> print(insert_(model, "0", inputs=torch.zeros(1, 3, 8, 8)))
@@ -74,11 +90,12 @@ def insert_(
     if isinstance(at, Mapping):
         planned, monitor = _plan_of_spec(model, at)
     else:
-        planned = plan(model, at, config=config, inputs=inputs)
+        foreign = _foreign(block, options, r_min, config)
+        planned = plan(model, at, config=config, inputs=inputs, block=foreign)
     before = _addresses(model)
-    built = [_build(model, row, planned.config, monitor=monitor) for row in planned.rows]
-    for layer, block in built:
-        attach(layer, block)
+    built = [_build(model, row, planned, monitor=monitor) for row in planned.rows]
+    for layer, attention in built:
+        attach(layer, attention)
     after = _addresses(model)
     kept = sum(after.get(key) == pointer for key, pointer in before.items())
     done = Insertion(plan=planned, kept=kept, total=len(before), monitor=monitor)
@@ -106,14 +123,33 @@ def _addresses(model: nn.Module) -> dict[str, int]:
     return {key: value.data_ptr() for key, value in state if isinstance(value, torch.Tensor)}
 
 
+def _foreign(
+    block: Any, options: Mapping[str, Any] | None, r_min: float | None, config: BlockConfig | None
+) -> Foreign | None:
+    """The block that is not ours, if one is asked for."""
+    if block is not None:
+        if config is not None:
+            raise UsageError("config and block: a config is for our block alone; give options")
+        return Foreign.of(block, options, r_min)
+    if options is not None or r_min is not None:
+        raise UsageError("options and r_min are for a block that is not ours: give block, too")
+    return None
+
+
 def _build(
-    model: nn.Module, row: Row, config: BlockConfig, *, monitor: bool
-) -> tuple[nn.Module, CoordCBAM]:
+    model: nn.Module, row: Row, planned: Plan, *, monitor: bool
+) -> tuple[nn.Module, CoordCBAM | ForeignBlock]:
     """A block for one row, on the layer's device, in its dtype and mode."""
     layer = model.get_submodule(row.path)
-    block = CoordCBAM(row.channels, config)
-    block.monitor = monitor
-    return layer, block.to(**like_of(layer, model)).train(layer.training)
+    made: CoordCBAM | ForeignBlock
+    if planned.block is not None:
+        made = planned.block.build(row.channels)
+    else:
+        made = CoordCBAM(row.channels, planned.config)
+    for block in (made, getattr(made, "inner", None)):
+        if isinstance(block, GuardedResidual):
+            block.monitor = monitor
+    return layer, made.to(**like_of(layer, model)).train(layer.training)
 
 
 def _plan_of_spec(model: nn.Module, spec: Mapping[str, Any]) -> tuple[Plan, bool]:
@@ -122,5 +158,9 @@ def _plan_of_spec(model: nn.Module, spec: Mapping[str, Any]) -> tuple[Plan, bool
     config, monitor = BlockConfig.from_dict(spec.get("config", {})), spec.get("monitor", True)
     if not isinstance(monitor, bool):
         raise OptionTypeError(f"spec['monitor']={shown(monitor)}: expected True or False")
-    rows = [row_for(place["path"], layer, place.get("channels"), config) for place, layer in places]
-    return Plan(rows=tuple(rows), config=config), monitor
+    block = Foreign.from_dict(spec["block"]) if "block" in spec else None
+    rows = tuple(
+        row_for(place["path"], layer, place.get("channels"), config, block)
+        for place, layer in places
+    )
+    return Plan(rows=rows, config=config, block=block), monitor

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block import CoordCBAM, GuardedResidual
+from coordcbam.insert.foreign import ForeignBlock
 
 ATTRIBUTE = "ccattn"
 
@@ -22,11 +23,12 @@ ATTRIBUTE = "ccattn"
 @permanent
 def attached_block(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
     """The forward hook: the layer's output, through what is attached to it."""
-    block: GuardedResidual = getattr(layer, ATTRIBUTE)
-    return block.after(args, output)
+    block: Any = getattr(layer, ATTRIBUTE)
+    attended: Tensor = block.after(args, output)
+    return attended
 
 
-def attach(layer: nn.Module, block: GuardedResidual) -> None:
+def attach(layer: nn.Module, block: GuardedResidual | ForeignBlock) -> None:
     """Put ``block`` behind ``layer``, or a guard around it."""
     layer.add_module(ATTRIBUTE, block)
     layer.register_forward_hook(attached_block)
@@ -93,13 +95,30 @@ def like_of(layer: nn.Module, model: nn.Module) -> dict[str, Any]:
     return {"device": like.device, "dtype": like.dtype if like.is_floating_point() else None}
 
 
+def attached(model: nn.Module) -> list[str]:
+    """The paths of all layers to which something is attached, also what is not ours.
+
+    >>> attached(nn.Sequential(nn.ReLU()))
+    []
+    """
+    check_model(model)
+    return [path for path, module in model.named_modules() if has_block(module)]
+
+
+def switches(model: nn.Module) -> list[GuardedResidual | ForeignBlock]:
+    """Everything in ``model`` that :func:`bypass` switches off."""
+    check_model(model)
+    kinds = (GuardedResidual, ForeignBlock)
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
 def label(path: str) -> str:
     """A block's name for people: the path of the layer it is attached to.
 
-    >>> label("model.16.ccattn"), label("neck.attention")
-    ('model.16', 'neck.attention')
+    >>> label("model.16.ccattn"), label("model.16.ccattn.inner"), label("neck.attention")
+    ('model.16', 'model.16', 'neck.attention')
     """
-    return path.removesuffix(f".{ATTRIBUTE}")
+    return path.removesuffix(f".{ATTRIBUTE}.inner").removesuffix(f".{ATTRIBUTE}")
 
 
 @contextlib.contextmanager
@@ -119,7 +138,7 @@ def bypass(model: nn.Module) -> Iterator[None]:
     True
     """
     check_model(model)
-    found = list({id(block): block for root in _roots(model) for _, block in blocks(root)}.values())
+    found = list({id(block): block for root in _roots(model) for block in switches(root)}.values())
     before = [block.bypassed for block in found]
     try:
         for block in found:

@@ -13,6 +13,7 @@ from coordcbam._support.permanent import permanent
 from coordcbam.block import BlockConfig, CoordCBAM
 from coordcbam.block.config import checked_config
 from coordcbam.insert.attach import ATTRIBUTE, check_model, has_block
+from coordcbam.insert.foreign import Foreign
 
 Places: TypeAlias = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -38,6 +39,7 @@ class Plan:
 
     rows: tuple[Row, ...]
     config: BlockConfig
+    block: Foreign | None = None  # what is inserted instead of ours
 
     @property
     def parameters(self) -> int:
@@ -56,7 +58,12 @@ class Plan:
 
 
 def plan(
-    model: nn.Module, at: Places, *, config: BlockConfig | None = None, inputs: Any = None
+    model: nn.Module,
+    at: Places,
+    *,
+    config: BlockConfig | None = None,
+    inputs: Any = None,
+    block: Foreign | None = None,
 ) -> Plan:
     """Find the layers, read their channels from one forward, count parameters; change nothing.
 
@@ -67,6 +74,7 @@ def plan(
         config: the block's options; the default is ``BlockConfig.step3()``.
         inputs: what to call ``model`` with to see the layers' outputs: a tensor, or a tuple of
             arguments. Runs once in eval mode without gradients.
+        block: one that is not ours, instead; it has no config.
 
     Raises:
         PlaceError: nothing matches, a block is there already, or a layer gives no (B, C, H, W) map.
@@ -75,15 +83,21 @@ def plan(
     config = checked_config(config)
     layers = find(model, at)
     widths = _widths(model, layers, inputs)
-    rows = (row_for(path, layer, widths[path], config) for path, layer in layers.items())
-    return Plan(config=config, rows=tuple(rows))
+    rows = (row_for(path, layer, widths[path], config, block) for path, layer in layers.items())
+    return Plan(config=config, rows=tuple(rows), block=block)
 
 
-def row_for(path: str, layer: nn.Module, channels: int, config: BlockConfig) -> Row:
-    """The row of one place; the block is counted without allocating it."""
-    with torch.device("meta"):
-        block = CoordCBAM(channels, config)
-    count = sum(parameter.numel() for parameter in block.parameters())
+def row_for(
+    path: str, layer: nn.Module, channels: int, config: BlockConfig, block: Foreign | None = None
+) -> Row:
+    """The row of one place; a block of ours is counted without allocating it."""
+    made: nn.Module
+    if block is not None:
+        made = block.build(channels)
+    else:
+        with torch.device("meta"):
+            made = CoordCBAM(channels, config)
+    count = sum(parameter.numel() for parameter in made.parameters())
     return Row(path=path, layer=type(layer).__name__, channels=channels, parameters=count)
 
 

@@ -11,6 +11,7 @@ from coordcbam.insert.attach import has_block
 from coordcbam.insert.plan import PlaceError
 
 SPEC_VERSION = 1
+FOREIGN_VERSION = 2  # of a spec with a block that is not ours: who reads 1 would take it for ours
 # Some hosts rebuild a network from a recipe they keep on it (``module.yaml``, a dict): what was
 # attached is noted there, under this key, as a list of specs.
 RECIPE_KEY = "coordcbam"
@@ -36,10 +37,11 @@ def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any,
         UsageError: a spec of another version.
         PlaceError: a layer that is not there, or that has a block.
     """
-    if spec.get("version") != SPEC_VERSION:
+    if spec.get("version") != (FOREIGN_VERSION if "block" in spec else SPEC_VERSION):
         found = shown(spec.get("version"))
         raise UsageError(
-            f"insertion spec version {found}: this coordcbam reads {SPEC_VERSION}; "
+            f"insertion spec version {found}: this coordcbam reads {SPEC_VERSION}, and "
+            f"{FOREIGN_VERSION} with a 'block'; "
             "use the coordcbam that wrote it, or a newer one"
         )
     places = spec.get("places")

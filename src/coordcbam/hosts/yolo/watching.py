@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from coordcbam.hosts.yolo.saving import ASIDE, rename
-from coordcbam.insert import RECIPE_KEY, blocks, label
+from coordcbam.insert import RECIPE_KEY, attached, blocks
 from coordcbam.monitor import Monitor, read
 
 LOGGED = ("r_out_pre", "r_ema", "alpha_eff")
@@ -30,7 +30,7 @@ def start(trainer: Any) -> None:
     """on_train_start: check that every block is there, then begin to watch."""
     network = unwrapped(trainer.model)
     specs = getattr(network, "yaml", {}).get(RECIPE_KEY, ())
-    found = {label(path) for path, _ in blocks(network)}
+    found = set(attached(network))
     wanted = [place["path"] for spec in specs for place in spec["places"]]
     lost = [path for path in wanted if path not in found]
     if lost:
