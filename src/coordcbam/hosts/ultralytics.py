@@ -19,6 +19,7 @@ import ultralytics
 from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
 from ultralytics.engine import trainer as engine
 from ultralytics.engine.exporter import Exporter
+from ultralytics.engine.model import Model
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
@@ -47,9 +48,13 @@ from coordcbam.insert.foreign import SOURCES, Foreign
 from coordcbam.monitor import Monitor
 
 __all__ = [
+    "RTDETR",
     "YOLO",
+    "YOLOE",
     "LostBlocksError",
     "Monitored",
+    "WithBlocks",
+    "YOLOWorld",
     "load_pretrained",
     "open_model",
     "opened",
@@ -60,8 +65,8 @@ __all__ = [
 ]
 
 
-class YOLO(ultralytics.YOLO):
-    """``ultralytics.YOLO`` with :meth:`insert`; every other call is Ultralytics' own.
+class WithBlocks(Model):
+    """What our classes add to Ultralytics': :meth:`insert`; every other call is Ultralytics' own.
 
     Inserted blocks survive train, val, predict, export, save, resume and ``fuse``, are monitored
     while they train, and leave ``<save_dir>/coordcbam/`` with their records and a report.
@@ -149,6 +154,32 @@ class YOLO(ultralytics.YOLO):
         }
 
 
+class RTDETR(WithBlocks, ultralytics.RTDETR):
+    """``ultralytics.RTDETR`` with :meth:`insert`."""
+
+
+class YOLOWorld(WithBlocks, ultralytics.YOLOWorld):
+    """``ultralytics.YOLOWorld`` with :meth:`insert`."""
+
+
+class YOLOE(WithBlocks, ultralytics.YOLOE):
+    """``ultralytics.YOLOE`` with :meth:`insert`."""
+
+
+class YOLO(WithBlocks, ultralytics.YOLO):
+    """``ultralytics.YOLO`` with :meth:`insert`; of an RT-DETR, World or YOLOE file, that class."""
+
+    def __init__(self, model: Any = "yolo11n.pt", *args: Any, **kwargs: Any) -> None:
+        path = Path(model if isinstance(model, (str, Path)) else "")
+        if "rtdetr" in path.stem and path.suffix in {".yaml", ".yml"}:  # which YOLO cannot build
+            made = RTDETR(model)
+            self.__class__, self.__dict__ = type(made), made.__dict__
+            return
+        super().__init__(model, *args, **kwargs)
+        # Ultralytics' own constructor may have made it one of its other classes.
+        self.__class__ = TWINS.get(type(self), type(self))
+
+
 class NothingToTrainError(Exception):
     """A run that is resumed has trained its last epoch, and was killed before its end."""
 
@@ -227,11 +258,18 @@ def _copy_to_average(trainer: Any) -> None:
         copy_monitor_state_(trainer.model, trainer.ema.ema)
 
 
+TWINS: dict[type, Any] = {
+    ultralytics.RTDETR: RTDETR,
+    ultralytics.YOLOWorld: YOLOWorld,
+    ultralytics.YOLOE: YOLOE,
+}
+
+
 def _monitored_trainers() -> dict[type, type]:
     """A monitored twin of each stock trainer, importable by name so that it can be pickled."""
     twins: dict[type, type] = {}
-    for entry in ultralytics.YOLO.task_map.fget(None).values():
-        base = entry["trainer"]
+    tables = [kind.task_map.fget(None) for kind in (ultralytics.YOLO, *TWINS)]
+    for base in (entry["trainer"] for table in tables for entry in table.values()):
         name = f"Monitored{base.__name__}"
         doc = f"Ultralytics' {base.__name__}, watching the blocks while it trains."
         twin = type(name, (Monitored, base), {"__module__": __name__, "__doc__": doc})
@@ -276,7 +314,7 @@ def _of_ultralytics(name: str, channels: int, options: Mapping[str, Any]) -> tor
 
 
 def write_model(
-    model: YOLO,
+    model: WithBlocks,
     out: str | Path,
     at: str | int | Iterable[str | int] = "P3,P4,P5",
     block: BlockConfig | Foreign | None = None,
@@ -311,7 +349,7 @@ def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transf
         UsageError: a file that is not there, or no network.
         LostBlocksError: weights with blocks where this network has none.
     """
-    network = getattr(model, "model", None) if isinstance(model, ultralytics.YOLO) else model
+    network = getattr(model, "model", None) if isinstance(model, Model) else model
     if not isinstance(network, tasks.BaseModel):
         raise UsageError(f"model={shown(model)}: expected a YOLO or its network, in PyTorch")
     source: Any = weights
@@ -321,7 +359,7 @@ def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transf
     return compare(source, network)
 
 
-def prepare(words: Iterable[str]) -> tuple[YOLO, dict[str, Any]]:
+def prepare(words: Iterable[str]) -> tuple[WithBlocks, dict[str, Any]]:
     """The model and ``train()`` arguments that ``key=value`` words ask for, all checked.
 
     Words keep the meaning they have on Ultralytics' own command line: a bare boolean is True, a
@@ -346,7 +384,7 @@ def prepare(words: Iterable[str]) -> tuple[YOLO, dict[str, Any]]:
     return opened(model, arguments.pop("task", None), to="train"), arguments
 
 
-def opened(model: str, task: str | None = None, *, to: str) -> YOLO:
+def opened(model: str, task: str | None = None, *, to: str) -> WithBlocks:
     """The PyTorch model of a file.
 
     Raises:
@@ -361,7 +399,7 @@ def opened(model: str, task: str | None = None, *, to: str) -> YOLO:
     return made
 
 
-def open_model(name: str) -> YOLO:
+def open_model(name: str) -> WithBlocks:
     """The PyTorch model of a model file or checkpoint, by its path or Ultralytics' own name.
 
     Raises:

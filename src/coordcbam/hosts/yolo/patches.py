@@ -10,7 +10,7 @@ import torch
 
 from coordcbam.block import deploy
 from coordcbam.hosts.yolo.row import CoordCBAMLayer
-from coordcbam.hosts.yolo.transfer import arranged, compare
+from coordcbam.hosts.yolo.transfer import align, arranged, compare, renamed
 from coordcbam.hosts.yolo.watching import LostBlocksError
 from coordcbam.insert import (
     RECIPE_KEY,
@@ -52,15 +52,19 @@ def aligning(load: Callable[..., Any]) -> Callable[..., Any]:
         if not here and not attached(source):
             return load(self, weights, *args, **kwargs)
         with_rows = _has_rows(self) or _has_rows(source)
-        ours = arranged(source, self) if with_rows else source
-        lost = [path for path in attached(ours) if path not in here]
-        if lost or len(attached(ours)) < len(attached(source)):
-            paths = ", ".join(lost or attached(source))
+        index_of = align(source, self) if with_rows else None
+        lost = [
+            path
+            for path in attached(source)
+            if (path if index_of is None else renamed(path, index_of)) not in here
+        ]
+        if lost:
             raise LostBlocksError(
-                f"the weights have coordcbam blocks at {paths}, this network has not: "
+                f"the weights have coordcbam blocks at {', '.join(lost)}, this network has not: "
                 "insert them with coordcbam.hosts.ultralytics.YOLO(...).insert(...), or take them "
                 "out of the weights with coordcbam.remove_(model)"
             )
+        ours = arranged(source, self) if with_rows else source
         loaded = load(self, ours, *args, **kwargs)
         if kwargs.get("verbose", True):
             LOGGER.info(f"coordcbam: {compare(source, self)}")

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from coordcbam._support.errors import UsageError
+
 ROW = "CoordCBAMLayer"  # by this name Ultralytics knows the class
 PARTS = ("backbone", "head")
 # Of a network that was built, not of its file.
@@ -30,7 +32,11 @@ def with_rows(
         recipe: what a network was built from: ``backbone``, ``head`` and the rest.
         places: indices of layers, ascending.
         options: of :class:`CoordCBAMLayer`.
-        redirect: who read a place now reads its block; otherwise only the next layer does not.
+        redirect: whether all who read a place now read its block; otherwise the row behind it does,
+            if that read it, and nobody else.
+
+    Raises:
+        UsageError: a block that nobody would read.
 
     >>> recipe = {"backbone": [[-1, 1, "A", []], [-1, 1, "B", []]], "head": [[[-1, 0], 1, "C", []]]}
     >>> new, index_of = with_rows(recipe, [0], {})
@@ -47,26 +53,35 @@ def with_rows(
     _keep_one_scale(new, recipe.get("scale"))
     new |= {part: [] for part in PARTS}
 
-    def read(source: int) -> int:
-        return index_of[source] + (redirect and source in places)
+    def read(source: int, *, by: int) -> int:
+        behind = redirect or (source == by - 1)
+        reads = behind and source in places
+        unread.discard(source if reads else -1)
+        return index_of[source] + reads
 
+    unread = set(places)
     for old, (source, *rest) in enumerate(rows):
         part = new["backbone" if old < len(recipe["backbone"]) else "head"]
         part.append([_renumbered(source, old, index_of, read), *copy.deepcopy(rest)])
         if old in places:
             part.append([-1, 1, ROW, ["ch", "f", dict(options)]])
+    if unread:
+        raise UsageError(
+            f"nobody would read the block behind layer {min(unread)}: no row behind it does; leave "
+            "out --no-redirect there"
+        )
     return new, index_of
 
 
 def _renumbered(
-    source: Any, old: int, index_of: Mapping[int, int], read: Callable[[int], int]
+    source: Any, old: int, index_of: Mapping[int, int], read: Callable[..., int]
 ) -> Any:
     """A row's sources by their new numbers; one that is the row just before is -1."""
     if isinstance(source, (list, tuple)):
-        return [read(s if s >= 0 else old + s) for s in source]
+        return [read(s if s >= 0 else old + s, by=old) for s in source]
     if old == 0:
         return source  # the picture
-    found = read(source if source >= 0 else old + source)
+    found = read(source if source >= 0 else old + source, by=old)
     return -1 if found == index_of[old] - 1 else found
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from coordcbam.hosts.yolo.row import CoordCBAMLayer
 from coordcbam.insert.attach import ATTRIBUTE
 
-_KEY = re.compile(r"model\.(\d+)(\..+)")
+_KEY = re.compile(r"model\.(\d+)(\..+)?")
 
 
 class Transfer(NamedTuple):
@@ -93,7 +93,7 @@ def compare(source: nn.Module, target: nn.Module) -> Transfer:
     kept = moved = wrong = 0
     other: dict[str, None] = {}
     for key, value in tensors.items():
-        new = _renamed(key, index_of)
+        new = renamed(key, index_of)
         if _equal(here.get(new), value):
             kept += 1
             moved += new != key
@@ -104,11 +104,16 @@ def compare(source: nn.Module, target: nn.Module) -> Transfer:
     return Transfer(kept, len(tensors), wrong, moved, tuple(other))
 
 
-def _renamed(key: str, index_of: Mapping[int, int]) -> str:
-    parts = _KEY.fullmatch(key)
+def renamed(path: str, index_of: Mapping[int, int]) -> str:
+    """The path of a layer, or the key of a tensor, in the target; a layer it has not is -1.
+
+    >>> renamed("model.4.conv.weight", {4: 5}), renamed("model.9", {})
+    ('model.5.conv.weight', 'model.-1')
+    """
+    parts = _KEY.fullmatch(path)
     if parts is None:
-        return key
-    return f"model.{index_of.get(int(parts[1]), -1)}{parts[2]}"
+        return path
+    return f"model.{index_of.get(int(parts[1]), -1)}{parts[2] or ''}"
 
 
 def _equal(ours: Any, theirs: Any) -> bool:
