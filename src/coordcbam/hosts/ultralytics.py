@@ -23,6 +23,7 @@ from ultralytics.engine.model import Model
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
+from ultralytics.utils.callbacks.base import default_callbacks
 from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 
@@ -196,8 +197,10 @@ class Monitored(BaseTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for event, function in CALLBACKS.items():
-            # First in line: loggers that run later in the same event find our columns.
-            self.callbacks[event].insert(0, function)
+            # First in line: loggers that run later in the same event find our columns. Once: a
+            # process that another one spawned is given that one's callbacks.
+            if function not in self.callbacks[event]:
+                self.callbacks[event].insert(0, function)
 
     def set_model_attributes(self) -> None:
         """Ultralytics' own; ``freeze`` names layers, whose new blocks are to learn."""
@@ -299,6 +302,15 @@ def register() -> None:
     BaseTrainer.build_optimizer = patches.sparing(BaseTrainer.build_optimizer)
     Exporter.__call__ = patches.deploying(Exporter.__call__)
     engine.strip_optimizer = stripping_aside(engine.strip_optimizer)
+    default_callbacks["on_pretrain_routine_start"].append(travel_along)
+
+
+def travel_along(trainer: Any) -> None:
+    """A callback of every trainer that does nothing.
+
+    A process that is spawned to train on another GPU is given the trainer's callbacks, and this one
+    brings this file with it, which registers there.
+    """
 
 
 def _of_ultralytics(name: str, channels: int, options: Mapping[str, Any]) -> torch.nn.Module:

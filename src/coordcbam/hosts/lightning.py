@@ -1,0 +1,176 @@
+"""Lightning with blocks that are watched: one callback, for either of its two packages.
+
+Lightning trains the module it is given and saves its ``state_dict``, so blocks that were inserted
+stay in, and their averages and counters go into every checkpoint: there is nothing to patch.
+"""
+
+import importlib
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coordcbam._support.errors import MissingExtraError
+from coordcbam.hosts.yolo.watching import LOGGED, LostBlocksError
+from coordcbam.insert import scalars
+from coordcbam.monitor import Monitor, read
+
+PREFIX = "coordcbam/"
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
+
+def _package() -> Any:
+    """The Lightning in use: the one that is loaded, else the first that is installed."""
+    for name in sorted(_PACKAGES, key=lambda name: name not in sys.modules):
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            return importlib.import_module(name)
+    raise MissingExtraError(
+        "CoordCBAMCallback needs 'lightning': pip install \"coordcbam[lightning]\""
+    )
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+else:
+    Callback = _package().Callback
+
+
+class CoordCBAMCallback(Callback):
+    """A :class:`coordcbam.Monitor` of the module that a Lightning trainer trains.
+
+    Closes a step after each optimizer step, however many batches it accumulates, and records the
+    epoch's ``callback_metrics`` but our own. ``r_out_pre``, ``r_ema`` and ``alpha_eff`` of each
+    block go to the trainer's loggers at every reading, and into ``callback_metrics`` at the end of
+    an epoch, as ``coordcbam/<block>/<name>``. An exception has the run recorded as failed.
+
+    It has no state: what a resumed run needs is in the module's ``state_dict``. It changes no
+    optimizer, but warns where one decays the blocks' own scalars.
+
+    Args:
+        every: optimizer steps between two readings, 1 or more.
+        out_dir: the run's folder; the default is the trainer's ``log_dir``. A resumed run that is
+            given the folder of the first continues its records.
+
+    Raises:
+        UsageError: when training starts, a module without blocks, or a wrong ``every``.
+        LostBlocksError: at the end of an epoch, a block that never ran.
+
+    >>> callback = CoordCBAMCallback(every=50)
+    >>> callback.monitor is None  # until training starts
+    True
+    """
+
+    def __init__(self, every: int = 10, out_dir: str | Path | None = None) -> None:
+        self.every = every
+        self.out_dir = out_dir
+        self.monitor: Monitor | None = None
+        self._closed_steps = 0
+        self._stale: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to watch, from the step at which a checkpoint was restored."""
+        framework = _package()
+        log_dir = trainer.log_dir  # asks all processes
+        self.monitor = Monitor(
+            pl_module,
+            log_dir if self.out_dir is None else self.out_dir,
+            every=self.every,
+            first_step=trainer.global_step,
+            host="lightning",
+            command=f"fit {type(pl_module).__name__}",
+            versions={"lightning": framework.__version__},
+        )
+        self._closed_steps = trainer.global_step
+        decayed = _decayed(trainer.optimizers, pl_module)
+        if decayed:
+            framework.utilities.rank_zero_warn(
+                f"weight decay pulls {decayed} learnable scalars of the blocks: build the "
+                "optimizer of coordcbam.parameter_groups(module, weight_decay)"
+            )
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Note the metrics that are left of earlier epochs."""
+        self._stale = dict(trainer.callback_metrics)
+
+    def on_train_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Close a step for each optimizer step of this batch: none while gradients accumulate."""
+        if self.monitor is None:
+            return
+        while self._closed_steps < trainer.global_step:
+            self._closed_steps += 1
+            readings = self.monitor.step(epoch=trainer.current_epoch)
+            if readings is not None:
+                for logger in trainer.loggers:
+                    logger.log_metrics(_columns(readings), step=self._closed_steps)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """The epoch's metrics, before a checkpoint of this epoch is written."""
+        if self.monitor is None:
+            return
+        readings = read(pl_module)
+        for block, values in readings.items():
+            if math.isnan(values["alpha"]):
+                raise LostBlocksError(f"the block at {block} never ran in this epoch")
+        self.monitor.metrics(trainer.current_epoch, self._new_metrics(trainer))
+        pl_module.log_dict(_columns(readings), logger=False)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Close the records and build the report, if its packages are there."""
+        monitor, self.monitor = self.monitor, None
+        if monitor is None:
+            return
+        monitor.close(result=_metrics(trainer.callback_metrics))
+        if trainer.is_global_zero:
+            say = _package().utilities.rank_zero_info
+            try:
+                from coordcbam.report import build_report
+
+                say(f"coordcbam report: {build_report(monitor.folder)}")
+            except ImportError as missing:
+                say(f"coordcbam records in {monitor.folder}; {missing}")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+        """Close the records of a run that stopped early."""
+        monitor, self.monitor = self.monitor, None
+        if monitor is not None:
+            monitor.close(status="failed")
+
+    def _new_metrics(self, trainer: Any) -> dict[str, float]:
+        """What was logged in this epoch; Lightning keeps what earlier ones logged."""
+        found = trainer.callback_metrics
+        stale = self._stale
+        return _metrics({key: value for key, value in found.items() if value is not stale.get(key)})
+
+
+def _metrics(values: dict[str, Any]) -> dict[str, float]:
+    """Plain numbers, without ours."""
+    return {key: float(value) for key, value in values.items() if not key.startswith(PREFIX)}
+
+
+def _columns(readings: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The logged numbers of each block as ``coordcbam/<block>/<name>``."""
+    return {
+        f"{PREFIX}{block}/{name}": values[name]
+        for block, values in readings.items()
+        for name in LOGGED
+    }
+
+
+def _decayed(optimizers: list[Any], module: Any) -> int:
+    """How many of the blocks' own scalars are in a group that decays."""
+    ours = {id(parameter) for parameter in scalars(module)}
+    return sum(
+        id(parameter) in ours
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        if group.get("weight_decay")
+        for parameter in group["params"]
+    )
