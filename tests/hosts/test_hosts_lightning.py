@@ -1,0 +1,276 @@
+"""Lightning: steps are the optimizer's, checkpoints hold the blocks' state, records are whole."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+pytest.importorskip("lightning")
+
+import lightning.pytorch as lightning
+
+import coordcbam as cc
+from coordcbam.hosts.lightning import LOGGED, CoordCBAMCallback
+from coordcbam.hosts.yolo.watching import LostBlocksError
+from coordcbam.records import read_run
+
+# What Lightning says of small data, of few cores and of its own calls is not about us.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (
+        ".*LeafSpec",
+        ".*does not have many workers",
+        ".*number of training batches",
+    )
+]
+
+BATCHES, ACCUMULATED, EPOCHS = 5, 2, 2
+STEPS = 3  # an epoch: the last of five batches closes a step of its own
+BLOCKS = ("net.1", "net.3")
+
+
+class Classifier(lightning.LightningModule):
+    """Two convolutions with a block behind each, and a metric of each kind."""
+
+    def __init__(self, fails_at: int | None = None, decay: float = 0.0) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)),
+        )
+        # Gates as drawn, which act from the first step on.
+        config = cc.BlockConfig.step3().replace(init="notebook")
+        cc.insert_(self, BLOCKS, config=config, inputs=torch.zeros(1, 3, 12, 12))
+        self.fails_at, self.decay = fails_at, decay
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        if self.global_step == self.fails_at:
+            raise InterruptedError("stopped by the test")
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(cc.parameter_groups(self, self.decay), lr=0.01)
+
+
+def loader() -> DataLoader[Any]:
+    """Five batches of four."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4 * BATCHES, 3, 12, 12, generator=generator)
+    return DataLoader(TensorDataset(images, torch.arange(len(images)) % 2), batch_size=4)
+
+
+def fit(
+    folder: Path, module: Any, callback: Any, *, resume: Path | None = None, **options: Any
+) -> Any:
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_epochs": EPOCHS,
+        "accumulate_grad_batches": ACCUMULATED,
+        "default_root_dir": folder,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    trainer = lightning.Trainer(callbacks=[callback], **{**settings, **options})
+    trainer.fit(module, loader(), loader(), ckpt_path=resume)
+    return trainer
+
+
+def state(module: Any) -> list[tuple[str, float, int, int]]:
+    return [(p, float(b.r_ema), int(b.updates), int(b.skipped)) for p, b in cc.blocks(module)]
+
+
+def test_a_step_closes_with_the_optimizers_and_not_with_a_batch(
+    tmp_path: Path, calls: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    step = cc.Monitor.step
+
+    def counted(self: Any, epoch: int | None = None) -> Any:
+        closed.append(self.model.trainer.global_step)
+        return step(self, epoch)
+
+    monkeypatch.setattr(cc.Monitor, "step", counted)
+    module = Classifier()
+    trainer = fit(tmp_path, module, CoordCBAMCallback(every=2))
+    assert trainer.global_step == EPOCHS * STEPS
+    assert closed == list(range(1, EPOCHS * STEPS + 1))  # each one right after its step
+    assert calls.train == EPOCHS * BATCHES * len(BLOCKS)
+    assert calls.eval > 0
+    assert [(path.removesuffix(".ccattn"), updates) for path, _, updates, _ in state(module)] == [
+        (path, EPOCHS * STEPS) for path in BLOCKS
+    ]
+    assert all(r_ema != 1.0 for _, r_ema, _, _ in state(module))
+
+
+def test_the_records_and_the_report(tmp_path: Path) -> None:
+    trainer = fit(tmp_path, Classifier(), CoordCBAMCallback(every=2))
+    run = read_run(tmp_path)
+    assert (run.info.status, run.info.host, run.problems) == ("finished", "lightning", ())
+    assert run.info.versions["lightning"] == lightning.__version__
+    assert [place.path for place in run.info.places] == list(BLOCKS)
+    assert run.series("net.1", "r_ema")[0] == [0, 2, 4]
+    assert [row["epoch"] for row in run.metrics] == [0, 1]
+    assert set(run.metrics[0]) == {"epoch", "train/loss", "val/loss"}
+    assert run.metrics[-1]["val/loss"] == pytest.approx(float(trainer.callback_metrics["val/loss"]))
+    assert set(run.info.result) == {"train/loss", "val/loss"}
+    assert (tmp_path / "coordcbam" / "report.html").exists()
+
+
+def test_an_epoch_without_validation_records_none(tmp_path: Path) -> None:
+    fit(tmp_path, Classifier(), CoordCBAMCallback(), max_epochs=3, check_val_every_n_epoch=2)
+    assert ["val/loss" in row for row in read_run(tmp_path).metrics] == [False, True, False]
+
+
+def test_loggers_get_every_reading_and_callbacks_the_epochs(tmp_path: Path) -> None:
+    logger = lightning.loggers.CSVLogger(tmp_path, name="csv")
+    module = Classifier()
+    trainer = fit(tmp_path, module, CoordCBAMCallback(every=2), logger=logger)
+    folder = Path(trainer.log_dir)
+    assert (folder / "coordcbam" / "run.json").exists()
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["coordcbam/net.1/r_ema"]]
+    assert [int(row["step"]) for row in rows] == [1, 3, 5]
+    run = read_run(folder)
+    for name in LOGGED:
+        logged = [float(row[f"coordcbam/net.1/{name}"]) for row in rows]
+        assert logged == pytest.approx(run.series("net.1", name)[1])
+        assert f"coordcbam/net.3/{name}" in trainer.callback_metrics
+
+
+def test_after_an_exception_the_run_has_failed(tmp_path: Path) -> None:
+    callback = CoordCBAMCallback(every=1)
+    with pytest.raises(InterruptedError):
+        fit(tmp_path, Classifier(fails_at=4), callback)
+    run = read_run(tmp_path)
+    assert (run.info.status, run.problems) == ("failed", ())
+    assert run.series("net.1", "r_ema")[0] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in run.metrics] == [0]
+    assert callback.monitor is None  # the files are closed
+
+
+def test_a_resumed_run_ends_where_a_whole_one_does(tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    torch.manual_seed(3)
+    one = Classifier()
+    fit(whole, one, CoordCBAMCallback(every=1))
+
+    torch.manual_seed(3)
+    first = Classifier()
+    trainer = fit(halves, first, CoordCBAMCallback(every=1), max_epochs=1)
+    trainer.save_checkpoint(halves / "half.ckpt")
+    saved = torch.load(halves / "half.ckpt", weights_only=False)
+    assert int(saved["state_dict"]["net.1.ccattn.updates"]) == STEPS
+    assert not any("CBAM" in str(key) for key in saved["callbacks"])  # all is in the module's state
+
+    torch.manual_seed(4)  # so that nothing but the checkpoint can make it equal
+    second = Classifier()
+    fit(halves, second, CoordCBAMCallback(every=1), resume=halves / "half.ckpt")
+    assert state(second) == state(one)
+    for key, value in one.state_dict().items():
+        assert torch.equal(second.state_dict()[key], value), key
+    run = read_run(halves)  # continued in the same folder
+    assert run.series("net.1", "r_ema")[0] == list(range(EPOCHS * STEPS))
+    assert run.series("net.1", "r_ema") == read_run(whole).series("net.1", "r_ema")
+    assert (run.info.status, [row["epoch"] for row in run.metrics]) == ("finished", [0, 1])
+
+
+def test_out_dir_is_where_the_records_go(tmp_path: Path) -> None:
+    fit(tmp_path, Classifier(), CoordCBAMCallback(out_dir=tmp_path / "mine"), max_epochs=1)
+    assert (tmp_path / "mine" / "coordcbam" / "run.json").exists()
+    assert not (tmp_path / "coordcbam").exists()
+
+
+def test_several_optimizer_steps_in_a_batch_close_as_many(tmp_path: Path) -> None:
+    class Manual(Classifier):
+        automatic_optimization = False
+
+        def training_step(self, batch: Any, index: int) -> None:
+            optimizer = self.optimizers()
+            for _ in range(2):
+                optimizer.zero_grad()
+                self.manual_backward(F.cross_entropy(self(batch[0]), batch[1]))
+                optimizer.step()
+
+    module = Manual()
+    trainer = fit(
+        tmp_path, module, CoordCBAMCallback(every=1), accumulate_grad_batches=1, max_epochs=1
+    )
+    assert trainer.global_step == 2 * BATCHES
+    assert read_run(tmp_path).series("net.1", "r_ema")[0] == list(range(2 * BATCHES))
+    # Both forwards of a batch are in the first of its two steps.
+    assert {updates for _, _, updates, _ in state(module)} == {BATCHES}
+
+
+def test_a_block_that_never_ran_is_an_error(tmp_path: Path) -> None:
+    module = Classifier()
+    module.spare = nn.Sequential(nn.Conv2d(3, 8, 3))
+    module.spare.block = cc.CoordCBAM(8)
+    with pytest.raises(LostBlocksError, match=r"the block at spare\.block never ran"):
+        fit(tmp_path, module, CoordCBAMCallback())
+    assert read_run(tmp_path).info.status == "failed"
+
+
+def test_a_module_without_blocks_is_refused(tmp_path: Path) -> None:
+    module = Classifier()
+    cc.remove_(module)
+    with pytest.raises(ValueError, match="the model has no blocks"):
+        fit(tmp_path, module, CoordCBAMCallback())
+
+
+def test_decayed_scalars_are_warned_of(tmp_path: Path) -> None:
+    class Decaying(Classifier):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.1)
+
+    with pytest.warns(UserWarning, match=r"weight decay pulls \d+ learnable scalars"):
+        fit(tmp_path / "decaying", Decaying(), CoordCBAMCallback(), max_epochs=1)
+
+
+@pytest.mark.filterwarnings("error:weight decay pulls")
+def test_parameter_groups_are_not_warned_of(tmp_path: Path) -> None:
+    fit(tmp_path, Classifier(decay=0.1), CoordCBAMCallback(), max_epochs=1)
+
+
+def test_it_is_of_the_package_that_is_loaded(fresh_process: Any) -> None:
+    pytest.importorskip("pytorch_lightning")
+    said = fresh_process(
+        """
+        import pytorch_lightning
+        from coordcbam.hosts.lightning import CoordCBAMCallback
+        print(issubclass(CoordCBAMCallback, pytorch_lightning.Callback))
+        """
+    )
+    assert said.split() == ["True"]
+
+
+def test_without_lightning_one_line_names_the_extra(fresh_process: Any) -> None:
+    error = fresh_process(
+        """
+        import importlib.util
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: (
+            None if name in ("lightning", "pytorch_lightning") else find(name, *rest)
+        )
+        import coordcbam.hosts.lightning
+        """,
+        expect=1,
+    )
+    assert error.splitlines()[-1] == (
+        "coordcbam._support.errors.MissingExtraError: CoordCBAMCallback needs 'lightning': "
+        'pip install "coordcbam[lightning]"'
+    )
