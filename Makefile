@@ -28,6 +28,9 @@ check: $(VENV)/.dev ## formatting, lint, types, architecture and doctests
 reliability: $(VENV)/.dev ## the reliability table, figure by figure (ARGS=--json)
 	@$(BIN)/python tests/reliability/run.py $(ARGS)
 
+test-hosts: $(VENV)/.dev ## the host's tests with older releases of Ultralytics, and a table
+	@$(BIN)/python tests/hosts/releases.py $(ARGS)
+
 mutants: $(VENV)/.dev ## plant every listed fault and see whether the tests notice
 	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
@@ -62,4 +65,4 @@ $(VENV)/.dev: pyproject.toml setup.py | $(VENV)/bin/python
 	@$(CAN_SEE)
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test check reliability mutants stress bench docs setup clean
+.PHONY: help demo test check reliability test-hosts hosts mutants stress bench docs setup clean

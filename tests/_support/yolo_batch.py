@@ -1,5 +1,6 @@
 """Batches without a data set, and one step on them with the network's own loss, for each task."""
 
+import pytest
 import torch
 
 from coordcbam import commit_
@@ -31,6 +32,16 @@ def batch_for(task, size=128, batch=2):
     if task == "depth":
         made["depth"] = torch.rand(batch, 1, size, size) + 0.5
     return made
+
+
+def model_of(name):
+    """A model by its file, which older releases may not have."""
+    from coordcbam.hosts.ultralytics import YOLO
+
+    try:
+        return YOLO(name)
+    except FileNotFoundError:
+        pytest.skip(f"no {name} in this Ultralytics")
 
 
 def step(network, task, size=128):

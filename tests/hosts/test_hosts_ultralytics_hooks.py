@@ -87,7 +87,10 @@ def test_batches_are_recorded_and_only_the_optimizers_step_commits(tmp_path: Pat
 def test_the_optimizer_never_decays_the_blocks_scalars(name: str) -> None:
     network = inserted(config=LEARNING)
     trainer = SimpleNamespace(args=SimpleNamespace(), data={})
-    optimizer = BaseTrainer.build_optimizer(trainer, network, name=name, decay=0.1)
+    try:
+        optimizer = BaseTrainer.build_optimizer(trainer, network, name=name, decay=0.1)
+    except NotImplementedError:
+        pytest.skip(f"no {name} in this Ultralytics")
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in network.parameters())
     ours = {id(p) for p in scalars(network)}

