@@ -1,25 +1,45 @@
-"""``coordcbam check``: eight live checks of a config, and what is odd about it."""
+"""``coordcbam check``: eight live checks of a config; or the silent failures of what you have."""
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from coordcbam._support.errors import UsageError
 from coordcbam.block import certify
-from coordcbam.cli.options import add_block_options, config_from
+from coordcbam.cli.options import add_block_options, chosen, config_from
 from coordcbam.notebook.checklist import checklist
+
+if TYPE_CHECKING:
+    from coordcbam.cli.checks.findings import Finding
 
 WORDS = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]absent[/]"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The block's options."""
+    """A target, an export to compare it with, or the block's options."""
+    parser.add_argument(
+        "target", nargs="?", type=Path, help="a checkpoint, a yaml or a run's folder"
+    )
+    parser.add_argument("--export", type=Path, metavar="FILE", help="is the block in this export?")
+    parser.add_argument(
+        "--image", type=Path, action="append", default=[], help="for --export; may be repeated"
+    )
     add_block_options(parser)
 
 
 def run(args: argparse.Namespace) -> tuple[int, Any]:
-    """Status 1 if a check failed; an absent mechanism is no failure."""
+    """Status 1 if a check failed or something was found; an absent mechanism is no failure."""
+    if args.target is not None:
+        if chosen(args):
+            raise UsageError(f"{', '.join(chosen(args))}: a target has its own options")
+        return _of_target(args)
+    if args.export or args.image:
+        raise UsageError("--export, --image: give the model too, as in check best.pt --export ...")
     config = config_from(args)
     checks, sure = checklist(config), certify(config)
     table = Table("check", "promised", "measured", "", title="The notebook's section 5, live")
@@ -35,3 +55,63 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         console.print(f"note: {line}", markup=False, highlight=False)
     failed = any(check.passed is False for check in checks)
     return int(failed), {"checks": checks, "preset": config.name, "certificate": sure}
+
+
+def _of_target(args: argparse.Namespace) -> tuple[int, Any]:
+    """What is wrong with a network, a run, or an export of a network."""
+    from coordcbam.cli.checks.export import compare
+    from coordcbam.cli.checks.findings import Finding
+    from coordcbam.cli.checks.network import network_findings
+    from coordcbam.cli.checks.opening import network_of
+    from coordcbam.cli.checks.records import record_findings
+    from coordcbam.insert import blocks
+    from coordcbam.records import read_run
+
+    if args.image and args.export is None:
+        raise UsageError("--image: only --export looks at images")
+    found, weights = [], args.target
+    if args.target.is_dir():
+        run_ = read_run(args.target)
+        found, weights = record_findings(run_), run_.folder.parent / "weights" / "best.pt"
+        if not weights.is_file() and args.export:
+            raise UsageError(f"--export: no weights/best.pt in {run_.folder.parent}")
+    console, count, document = Console(), 0, {}
+    if weights.is_file() or not args.target.is_dir():
+        network = network_of(weights)
+        if isinstance(network, Finding):
+            found.append(network)
+        else:
+            found, count = found + network_findings(network), len(blocks(network))
+            line = f"{count} blocks" if count else "no blocks of coordcbam in it"
+            console.print(f"{weights}: {line}", markup=False, highlight=False, soft_wrap=True)
+            if args.export:
+                distances, allowed, more = compare(network, args.export, args.image)
+                found += more
+                document = {
+                    "distances": {name: d._asdict() for name, d in distances.items()},
+                    "tolerance": allowed._asdict(),
+                }
+                _print_distances(console, document)
+    _print(console, found)
+    status = int(any(not each.note for each in found))
+    return status, {"target": args.target, "blocks": count, "findings": found, **document}
+
+
+def _print_distances(console: Console, document: dict[str, Any]) -> None:
+    table = Table("", "boxes, px", "scores", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, far in {**document["distances"], "tolerance": document["tolerance"]}.items():
+        table.add_row(name, f"{far['box']:.1e}", f"{far['score']:.1e}")
+    console.print(table)
+
+
+def _print(console: Console, found: "list[Finding]") -> None:
+    """A row a finding, notes last."""
+    table = Table("found", "where", "measured", "to do", box=box.SIMPLE_HEAD, pad_edge=False)
+    for each in sorted(found, key=lambda each: each.note):
+        colour = "dim" if each.note else "red"
+        cells = map(escape, (each.where, each.measured, each.todo))
+        table.add_row(f"[{colour}]{escape(each.what)}[/]", *cells)
+    if found:
+        console.print(table)
+    if all(each.note for each in found):
+        console.print("nothing wrong was found")

@@ -21,7 +21,7 @@ VERBS = {
     "insert": "write a model file, or a checkpoint, with blocks in it",
     "train": "train Ultralytics YOLO with the block on your own data",
     "quicktest": "the notebook's section 8, read by its section 9",
-    "check": "the notebook's section 5 as live checks, and what is odd about a config",
+    "check": "a config by live checks; or the silent failures of weights, a run or an export",
     "report": "rebuild the page of a run",
     "bench": "what the block costs here, beside other attention blocks",
     "doctor": "what is installed, and which kernel runs each block",

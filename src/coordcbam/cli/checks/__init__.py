@@ -1,0 +1,1 @@
+"""What ``coordcbam check`` looks for in weights, in a run's records and in an export."""

@@ -1,0 +1,72 @@
+"""A network out of a file, or the finding that it cannot be one."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import coordcbam
+from coordcbam._support.errors import UsageError
+from coordcbam._support.extras import require
+from coordcbam.cli.checks.findings import Finding
+
+YAML = (".yaml", ".yml")
+
+
+def network_of(file: Path) -> nn.Module | Finding:
+    """The network in a checkpoint or a yaml; a finding where a name of it cannot be found.
+
+    Raises:
+        UsageError: no such file, or no network in it.
+    """
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; expected a .pt, a .yaml or a run's folder")
+    if file.suffix in YAML:
+        return _of_yaml(file)
+    if file.suffix != ".pt":
+        raise UsageError(f"{file}: neither a .pt nor a .yaml; an export goes behind --export")
+    try:
+        held: Any = torch.load(file, map_location="cpu", weights_only=False)
+    except ModuleNotFoundError as error:
+        if error.name == "ultralytics":
+            require("ultralytics", for_what="opening this checkpoint")
+        return _unknown(file, str(error))
+    except AttributeError as error:
+        return _unknown(file, str(error))
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UsageError(f"{file}: not a checkpoint of PyTorch ({_line(error)})") from None
+    if isinstance(held, dict):
+        held = held.get("ema") or held.get("model")
+    if not isinstance(held, nn.Module):
+        raise UsageError(f"{file}: no network in it; expected a pickled module, not its state")
+    return held.float().eval()
+
+
+def _of_yaml(file: Path) -> nn.Module | Finding:
+    require("ultralytics", for_what="building a yaml")
+    from coordcbam.hosts.ultralytics import opened
+
+    try:
+        network: nn.Module = opened(str(file), to="check").model
+    except UsageError as error:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        named = [name for name in coordcbam.__all__ if name[0].isupper() and name in text]
+        if named:
+            return _unknown(file, f"{named[0]}: {str(error).rsplit(': ', 1)[-1]}")
+        raise
+    return network.eval()
+
+
+def _unknown(file: Path, text: str) -> Finding:
+    return Finding(
+        what="a name is not registered",
+        where=str(file),
+        measured=" ".join(text.split()),
+        todo="import what defines it; blocks of coordcbam go in by insert(...), not by a yaml line",
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:80]
