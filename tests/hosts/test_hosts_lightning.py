@@ -85,7 +85,7 @@ def fit(
         "enable_model_summary": False,
         "enable_checkpointing": False,
     }
-    trainer = lightning.Trainer(callbacks=[callback], **{**settings, **options})
+    trainer = lightning.Trainer(callbacks=callback, **{**settings, **options})
     trainer.fit(module, loader(), loader(), ckpt_path=resume)
     return trainer
 
@@ -187,6 +187,30 @@ def test_a_resumed_run_ends_where_a_whole_one_does(tmp_path: Path) -> None:
     assert run.series("net.1", "r_ema")[0] == list(range(EPOCHS * STEPS))
     assert run.series("net.1", "r_ema") == read_run(whole).series("net.1", "r_ema")
     assert (run.info.status, [row["epoch"] for row in run.metrics]) == ("finished", [0, 1])
+
+
+@pytest.mark.skipif(
+    not hasattr(lightning.callbacks, "EMAWeightAveraging"), reason="this Lightning averages nothing"
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_averaged_weights_have_the_live_averages(tmp_path: Path, last: bool) -> None:
+    torch.manual_seed(3)
+    plain = Classifier()
+    fit(tmp_path / "plain", plain, CoordCBAMCallback())
+    torch.manual_seed(3)
+    averaged = Classifier()
+    ours, theirs = CoordCBAMCallback(), lightning.callbacks.EMAWeightAveraging(decay=0.5)
+    fit(
+        tmp_path / "averaged",
+        averaged,
+        [theirs, ours] if last else [ours, theirs],
+        enable_checkpointing=True,
+    )
+    assert state(averaged) == state(plain)
+    assert not torch.equal(averaged.net[0].weight, plain.net[0].weight)  # these are averaged
+    (path,) = (tmp_path / "averaged").rglob("*.ckpt")
+    saved = torch.load(path, weights_only=False)["state_dict"]
+    assert torch.equal(saved["net.1.ccattn.r_ema"], plain.net[1].ccattn.r_ema)
 
 
 def test_out_dir_is_where_the_records_go(tmp_path: Path) -> None:

@@ -142,6 +142,17 @@ def test_families_that_take_an_attention_layer(
     assert (len(cc.blocks(model)), calls.eval) == (count, count)
 
 
+def test_timm_calls_an_attention_layer_with_arguments_of_its_own() -> None:
+    seen: set[str] = set()
+
+    def noted(channels: int, **options: Any) -> cc.CoordCBAM:
+        seen.update(options)
+        return attention(channels, **options)
+
+    timm.create_model("nf_seresnet26", pretrained=False, attn_layer=noted)
+    assert {"device", "dtype", "rd_ratio"} <= seen
+
+
 PLACES: dict[str, Any] = {
     "glob": "layer[234]",
     "predicate": lambda path, _: path in ("layer2", "layer3", "layer4"),

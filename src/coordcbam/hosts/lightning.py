@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.swa_utils import AveragedModel
+
 from coordcbam._support.errors import MissingExtraError
 from coordcbam.hosts.yolo.watching import LOGGED, LostBlocksError
-from coordcbam.insert import scalars
+from coordcbam.insert import copy_monitor_state_, scalars
 from coordcbam.monitor import Monitor, read
 
 PREFIX = "coordcbam/"
@@ -44,8 +46,9 @@ class CoordCBAMCallback(Callback):
     block go to the trainer's loggers at every reading, and into ``callback_metrics`` at the end of
     an epoch, as ``coordcbam/<block>/<name>``. An exception has the run recorded as failed.
 
-    It has no state: what a resumed run needs is in the module's ``state_dict``. It changes no
-    optimizer, but warns where one decays the blocks' own scalars.
+    It has no state: what a resumed run needs is in the module's ``state_dict``. Weights that a
+    callback of Lightning averages get the blocks' live averages and counters. No optimizer is
+    changed, but there is a warning where one decays the blocks' own scalars.
 
     Args:
         every: optimizer steps between two readings, 1 or more.
@@ -96,7 +99,7 @@ class CoordCBAMCallback(Callback):
     def on_train_batch_end(
         self,
         trainer: Any,
-        pl_module: Any,  # noqa: ARG002
+        pl_module: Any,
         outputs: Any,  # noqa: ARG002
         batch: Any,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
@@ -110,6 +113,12 @@ class CoordCBAMCallback(Callback):
             if readings is not None:
                 for logger in trainer.loggers:
                     logger.log_metrics(_columns(readings), step=self._closed_steps)
+        _copy_to_averages(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Averaged weights are validated with the blocks' own averages, not late ones."""
+        if self.monitor is not None:
+            _copy_to_averages(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """The epoch's metrics, before a checkpoint of this epoch is written."""
@@ -119,6 +128,7 @@ class CoordCBAMCallback(Callback):
         for block, values in readings.items():
             if math.isnan(values["alpha"]):
                 raise LostBlocksError(f"the block at {block} never ran in this epoch")
+        _copy_to_averages(trainer, pl_module)
         self.monitor.metrics(trainer.current_epoch, self._new_metrics(trainer))
         pl_module.log_dict(_columns(readings), logger=False)
 
@@ -162,6 +172,14 @@ def _columns(readings: dict[str, dict[str, float]]) -> dict[str, float]:
         for block, values in readings.items()
         for name in LOGGED
     }
+
+
+def _copy_to_averages(trainer: Any, module: Any) -> None:
+    """Give networks that a callback averages the blocks' live state: no average of averages."""
+    for callback in trainer.callbacks:
+        average = getattr(callback, "_average_model", None)
+        if isinstance(average, AveragedModel):
+            copy_monitor_state_(module, average)
 
 
 def _decayed(optimizers: list[Any], module: Any) -> int:
