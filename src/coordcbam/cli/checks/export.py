@@ -91,7 +91,7 @@ def _image(file: Path, side: int) -> np.ndarray[Any, Any]:
     try:
         with Image.open(file) as opened:
             pixels = np.asarray(opened.convert("RGB").resize((side, side)), dtype=np.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # Ultralytics adds readers
         raise UsageError(f"--image {file}: not a readable image ({type(error).__name__})") from None
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None] / 255.0)
 
