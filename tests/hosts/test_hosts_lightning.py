@@ -47,6 +47,7 @@ class Classifier(lightning.LightningModule):
         config = cc.BlockConfig.step3().replace(init="notebook")
         cc.insert_(self, BLOCKS, config=config, inputs=torch.zeros(1, 3, 12, 12))
         self.fails_at, self.decay = fails_at, decay
+        self.validated: set[int] = set()  # after how many updates
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
@@ -59,6 +60,7 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Any, index: int) -> None:
+        self.validated.update(updates for _, _, updates, _ in state(self))
         self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -124,6 +126,9 @@ def test_the_records_and_the_report(tmp_path: Path) -> None:
     assert run.info.versions["lightning"] == lightning.__version__
     assert [place.path for place in run.info.places] == list(BLOCKS)
     assert run.series("net.1", "r_ema")[0] == [0, 2, 4]
+    with (tmp_path / "coordcbam" / "monitor.csv").open() as file:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(file) if row["block"] == "net.1"]
+    assert epochs == [0, 0, 1]
     assert [row["epoch"] for row in run.metrics] == [0, 1]
     assert set(run.metrics[0]) == {"epoch", "train/loss", "val/loss"}
     assert run.metrics[-1]["val/loss"] == pytest.approx(float(trainer.callback_metrics["val/loss"]))
@@ -206,6 +211,7 @@ def test_averaged_weights_have_the_live_averages(tmp_path: Path, last: bool) -> 
         [theirs, ours] if last else [ours, theirs],
         enable_checkpointing=True,
     )
+    assert averaged.validated == plain.validated == {0, STEPS, 2 * STEPS}  # 0 in the sanity check
     assert state(averaged) == state(plain)
     assert not torch.equal(averaged.net[0].weight, plain.net[0].weight)  # these are averaged
     (path,) = (tmp_path / "averaged").rglob("*.ckpt")

@@ -115,11 +115,6 @@ class CoordCBAMCallback(Callback):
                     logger.log_metrics(_columns(readings), step=self._closed_steps)
         _copy_to_averages(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Averaged weights are validated with the blocks' own averages, not late ones."""
-        if self.monitor is not None:
-            _copy_to_averages(trainer, pl_module)
-
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """The epoch's metrics, before a checkpoint of this epoch is written."""
         if self.monitor is None:
@@ -128,7 +123,6 @@ class CoordCBAMCallback(Callback):
         for block, values in readings.items():
             if math.isnan(values["alpha"]):
                 raise LostBlocksError(f"the block at {block} never ran in this epoch")
-        _copy_to_averages(trainer, pl_module)
         self.monitor.metrics(trainer.current_epoch, self._new_metrics(trainer))
         pl_module.log_dict(_columns(readings), logger=False)
 
@@ -175,7 +169,10 @@ def _columns(readings: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def _copy_to_averages(trainer: Any, module: Any) -> None:
-    """Give networks that a callback averages the blocks' live state: no average of averages."""
+    """Give networks that a callback averages the blocks' live state: no average of averages.
+
+    Before or after that callback's own turn: an average of two equal numbers is that number.
+    """
     for callback in trainer.callbacks:
         average = getattr(callback, "_average_model", None)
         if isinstance(average, AveragedModel):
