@@ -1,6 +1,7 @@
 """Lightning: steps are the optimizer's, checkpoints hold the blocks' state, records are whole."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def fit(
 
 def state(module: Any) -> list[tuple[str, float, int, int]]:
     return [(p, float(b.r_ema), int(b.updates), int(b.skipped)) for p, b in cc.blocks(module)]
+
+
+class Noted(lightning.Callback):
+    """What this process knows at the end, in a file of its own."""
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        ours = {k: float(v) for k, v in trainer.callback_metrics.items() if "coordcbam/" in k}
+        path = Path(trainer.default_root_dir, f"{trainer.global_rank}.json")
+        path.write_text(json.dumps([state(pl_module), ours]), encoding="utf-8")
 
 
 def test_a_step_closes_with_the_optimizers_and_not_with_a_batch(
@@ -217,6 +227,37 @@ def test_averaged_weights_have_the_live_averages(tmp_path: Path, last: bool) -> 
     (path,) = (tmp_path / "averaged").rglob("*.ckpt")
     saved = torch.load(path, weights_only=False)["state_dict"]
     assert torch.equal(saved["net.1.ccattn.r_ema"], plain.net[1].ccattn.r_ema)
+
+
+@pytest.mark.long
+def test_of_two_processes_one_writes_and_both_know_the_same(
+    tmp_path: Path, fresh_process: Any
+) -> None:
+    fresh_process(
+        """
+        import os, sys
+        from pathlib import Path
+        os.environ["GLOO_SOCKET_IFNAME"] = {"linux": "lo", "darwin": "lo0"}.get(sys.platform, "")
+        sys.path.insert(0, sys.argv[1])
+        from test_hosts_lightning import Classifier, CoordCBAMCallback, Noted, fit
+        callbacks = [CoordCBAMCallback(every=1), Noted()]
+        # A validation would give both processes the readings of the first.
+        two = {"devices": 2, "strategy": "ddp_spawn", "limit_val_batches": 0}
+        fit(Path(sys.argv[2]), Classifier(), callbacks, **two)
+        """,
+        *(Path(__file__).parent, tmp_path),
+    )
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    steps = EPOCHS * 2  # 20 images are 3 batches a process
+    assert [updates for _, _, updates, _ in one[0]] == [steps] * len(BLOCKS)
+    assert set(one[1]) == {f"coordcbam/{path}/{name}" for path in BLOCKS for name in LOGGED}
+    run = read_run(tmp_path)
+    assert (run.info.status, run.problems) == ("finished", ())
+    with (tmp_path / "coordcbam" / "monitor.csv").open() as file:
+        written = [int(row["step"]) for row in csv.DictReader(file) if row["block"] == "net.1"]
+    assert written == list(range(steps))
+    assert [row["epoch"] for row in run.metrics] == list(range(EPOCHS))
 
 
 def test_out_dir_is_where_the_records_go(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class CoordCBAMCallback(Callback):
             if math.isnan(values["alpha"]):
                 raise LostBlocksError(f"the block at {block} never ran in this epoch")
         self.monitor.metrics(trainer.current_epoch, self._new_metrics(trainer))
-        pl_module.log_dict(_columns(readings), logger=False)
+        pl_module.log_dict(_columns(readings), logger=False, sync_dist=True)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Close the records and build the report, if its packages are there."""
