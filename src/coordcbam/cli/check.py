@@ -59,58 +59,71 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
 
 def _of_target(args: argparse.Namespace) -> tuple[int, Any]:
     """What is wrong with a network, a run, or an export of a network."""
-    from coordcbam.cli.checks.export import compare
     from coordcbam.cli.checks.findings import Finding
     from coordcbam.cli.checks.network import network_findings
     from coordcbam.cli.checks.opening import network_of
     from coordcbam.cli.checks.records import record_findings
-    from coordcbam.insert import blocks
+    from coordcbam.insert import attached, blocks
     from coordcbam.records import read_run
 
     if args.image and args.export is None:
         raise UsageError("--image: only --export looks at images")
-    found, weights = [], args.target
+    found, weights, count = [], args.target, 0
+    document: dict[str, Any] = {}
     if args.target.is_dir():
         run_ = read_run(args.target)
         found, weights = record_findings(run_), run_.folder.parent / "weights" / "best.pt"
         if not weights.is_file() and args.export:
             raise UsageError(f"--export: no weights/best.pt in {run_.folder.parent}")
-    console, count, document = Console(), 0, {}
+    console = Console()
     if weights.is_file() or not args.target.is_dir():
         network = network_of(weights)
         if isinstance(network, Finding):
             found.append(network)
         else:
-            found, count = found + network_findings(network), len(blocks(network))
-            line = f"{count} blocks" if count else "no blocks of coordcbam in it"
-            console.print(f"{weights}: {line}", markup=False, highlight=False, soft_wrap=True)
+            found += network_findings(network)
+            count = len(attached(network) or blocks(network))
+            line = f"{weights}: {count} block{'' if count == 1 else 's'}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
             if args.export:
-                distances, allowed, more = compare(network, args.export, args.image)
-                found += more
-                document = {
-                    "distances": {name: d._asdict() for name, d in distances.items()},
-                    "tolerance": allowed._asdict(),
-                }
-                _print_distances(console, document)
+                document = _compared(network, args, found, console)
     _print(console, found)
-    status = int(any(not each.note for each in found))
-    return status, {"target": args.target, "blocks": count, "findings": found, **document}
+    notes = [each for each in found if each.note]
+    document = {"blocks": count, "findings": found, "notes": notes, **document}
+    return int(len(notes) < len(found)), {"target": args.target, **document}
 
 
-def _print_distances(console: Console, document: dict[str, Any]) -> None:
-    table = Table("", "boxes, px", "scores", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, far in {**document["distances"], "tolerance": document["tolerance"]}.items():
-        table.add_row(name, f"{far['box']:.1e}", f"{far['score']:.1e}")
+def _compared(
+    network: Any, args: argparse.Namespace, found: "list[Finding]", console: Console
+) -> dict[str, Any]:
+    """The distances to an export, printed; what they mean goes to ``found``."""
+    from coordcbam.cli.checks.export import compare
+
+    done = compare(network, args.export, args.image)
+    found += done.found
+    table = Table(done.words, "boxes, px", "scores", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, far in {**done.distances, "tolerance": done.tolerance}.items():
+        table.add_row(name, f"{far.box:.1e}", f"{far.score:.1e}")
     console.print(table)
+    return {
+        "distances": {name: far._asdict() for name, far in done.distances.items()},
+        "tolerance": {"for": done.words, **done.tolerance._asdict()},
+    }
 
 
 def _print(console: Console, found: "list[Finding]") -> None:
-    """A row a finding, notes last."""
-    table = Table("found", "where", "measured", "to do", box=box.SIMPLE_HEAD, pad_edge=False)
-    for each in sorted(found, key=lambda each: each.note):
-        colour = "dim" if each.note else "red"
-        cells = map(escape, (each.where, each.measured, each.todo))
-        table.add_row(f"[{colour}]{escape(each.what)}[/]", *cells)
+    """A row a finding, notes last; what is the same in several places is one row."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("found", "where", "measured", "to do"):
+        table.add_column(head, overflow="fold")
+    places: dict[tuple[bool, str, str, str], list[str]] = {}
+    for each in found:
+        key = each.note, each.what, each.measured, each.todo
+        places.setdefault(key, []).append(each.where)
+    for (note, *cells), where in sorted(places.items(), key=lambda item: item[0][0]):
+        what, measured, todo = map(escape, cells)
+        colour = "dim" if note else "red"
+        table.add_row(f"[{colour}]{what}[/]", escape(", ".join(where)), measured, todo)
     if found:
         console.print(table)
     if all(each.note for each in found):

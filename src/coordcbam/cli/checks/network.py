@@ -1,181 +1,169 @@
-"""The silent failures of a network with blocks, each measured."""
+"""The silent failures of a network with blocks: lost, never called, broken, not repeatable."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coordcbam.block import CoordCBAM, GuardedResidual, certify
+from coordcbam.block import CoordCBAM, Guard, GuardedResidual
+from coordcbam.cli.checks.block import kernel_findings, map_findings, state_findings
 from coordcbam.cli.checks.findings import Finding
-from coordcbam.insert import RECIPE_KEY, blocks, label
+from coordcbam.cli.checks.repeatable import unrepeatable
+from coordcbam.insert import (
+    RECIPE_KEY,
+    ForeignBlock,
+    attached,
+    attached_block,
+    blocks,
+    label,
+    switches,
+)
 
 SIDE = 128  # pixels of the probe
-CLOSED, OPEN, STILL = 0.02, 0.98, 1e-4
+SHOWN = 5  # tensors that are named where many are broken
+
+Args = tuple[Tensor, ...]
 
 
 def network_findings(network: nn.Module) -> list[Finding]:
-    """Everything odd about the network's blocks; nothing where there are none and were none."""
+    """Everything odd about the network's blocks."""
     found = list(_lost(network))
-    named = blocks(network)
-    if not named:
+    if not switches(network):
+        if not attached(network):
+            found.append(_note("no blocks of coordcbam in it", "an ordinary model", "insert some"))
+        else:
+            measured = f"{len(attached(network))} deployed"
+            found.append(_note("blocks in the inference form", measured, "check the checkpoint"))
         return found
+    found += _broken(network)
     inputs, problem = _inputs(network)
-    if problem:
-        found.append(problem)
-    for path, block in named:
+    found += [problem] if problem else _never_called(network, inputs)
+    for path, block in blocks(network):
         where = label(path)
-        found += _numbers(where, block)
-        if problem is None and path not in inputs:
-            found.append(
-                Finding(
-                    what="the block never runs",
-                    where=where,
-                    measured="0 calls in a forward",
-                    todo="its layer was replaced or lost its hook: remove_(model), insert again",
-                )
-            )
-        elif isinstance(block, CoordCBAM) and path in inputs:
-            found += _gates(where, block, inputs[path])
+        found += state_findings(where, block)
+        if isinstance(block, CoordCBAM):
+            if path in inputs:
+                found += map_findings(where, block, inputs[path][0])
+            found += kernel_findings(where, block)
+    for path, module in _not_ours(network):
+        if path in inputs:
+            found += unrepeatable(label(path), module, inputs[path])
     return found
 
 
+def _note(what: str, measured: str, todo: str) -> Finding:
+    return Finding(what=what, where="the model", measured=measured, todo=todo, note=True)
+
+
 def _lost(network: nn.Module) -> Iterator[Finding]:
-    """Places of the recipe at which there is no block."""
-    here = {label(path) for path, _ in blocks(network)}
-    recipe = vars(network).get("yaml")
-    specs = recipe.get(RECIPE_KEY, ()) if isinstance(recipe, dict) else ()
-    for place in (place for spec in specs for place in spec["places"]):
-        if place["path"] not in here:
-            yield Finding(
-                what="the block is lost",
-                where=place["path"],
-                measured="in the recipe, not in the network",
-                todo="train from a checkpoint that has it, or insert it again and train",
-            )
+    """Places of a recipe to which nothing is attached."""
+    here = set(attached(network))
+    for prefix, module in network.named_modules():
+        recipe = vars(module).get("yaml")
+        specs = recipe.get(RECIPE_KEY, ()) if isinstance(recipe, dict) else ()
+        for place in (place for spec in specs for place in spec["places"]):
+            path = f"{prefix}.{place['path']}" if prefix else place["path"]
+            if path not in here:
+                yield Finding(
+                    what="the block is lost",
+                    where=path,
+                    measured="in the recipe, not in the network",
+                    todo="take a checkpoint that has it, or insert again and train",
+                )
 
 
-@torch.no_grad()
-def _inputs(network: nn.Module) -> tuple[dict[str, Tensor], Finding | None]:
+def _broken(network: nn.Module) -> Iterator[Finding]:
+    """Tensors that are not finite; another's buffer may hold infinities, as a mask does."""
+    # NaN until a batch is measured, and in no checkpoint.
+    spared = {f"{path}.stats".removeprefix(".") for path, _ in blocks(network)}
+    bad = []
+    for name, tensor in network.named_parameters():
+        if not tensor.isfinite().all():
+            bad.append((name, int((~tensor.isfinite()).sum()), tensor.numel()))
+    for name, buffer in network.named_buffers():
+        if name not in spared and buffer.isnan().any():
+            bad.append((name, int(buffer.isnan().sum()), buffer.numel()))
+    for name, count, total in bad[:SHOWN]:
+        yield Finding(
+            what="not finite",
+            where=name,
+            measured=f"{count} of {total} numbers",
+            todo="these weights are broken: take an earlier checkpoint",
+        )
+    if bad[SHOWN:]:
+        yield Finding(
+            what="not finite",
+            where="elsewhere",
+            measured=f"{len(bad) - SHOWN} more tensors",
+            todo="these weights are broken: take an earlier checkpoint",
+        )
+
+
+def _probed(network: nn.Module) -> dict[str, nn.Module]:
+    """Who is called when a block is, by the block's path; for an attached guard, its layer."""
+    return {
+        path: network.get_submodule(label(path)) if _around_its_layer(module) else module
+        for path, module in network.named_modules()
+        if isinstance(module, (GuardedResidual, ForeignBlock))
+    }
+
+
+def _around_its_layer(module: nn.Module) -> bool:
+    return isinstance(module, Guard) and module.inner is None
+
+
+def _not_ours(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Attention that is not ours, inside a foreign block or a guard, by that one's path."""
+    for path, module in network.named_modules():
+        if _around_its_layer(module):
+            yield path, network.get_submodule(label(path))
+        elif isinstance(module, (Guard, ForeignBlock)):
+            inner = module.inner
+            if inner is not None and not isinstance(inner, GuardedResidual):
+                yield path, inner
+
+
+def _inputs(network: nn.Module) -> tuple[dict[str, Args], Finding | None]:
     """What each block got in one forward of four unlike images, by path."""
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Args] = {}
 
-    def note(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[path] = args[0].detach()
+    def noting(path: str) -> Any:
+        def hook(_module: nn.Module, args: Args) -> None:
+            seen[path] = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
 
-        return module.register_forward_pre_hook(hook)
+        return hook
 
-    handles = []
-    for path, block in blocks(network):
-        # A guard is not called itself: the layer that it is attached to is.
-        attached = not isinstance(block, CoordCBAM) and label(path) != path
-        target = network.get_submodule(label(path)) if attached else block
-        handles.append(note(path, target))
+    handles = [
+        module.register_forward_pre_hook(noting(path)) for path, module in _probed(network).items()
+    ]
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     draw = torch.Generator().manual_seed(0)
     contrast = torch.tensor([0.1, 0.4, 0.7, 1.0]).view(4, 1, 1, 1)
     shape = (4, first.in_channels if first else 3, SIDE, SIDE)
     try:
-        network(torch.rand(shape, generator=draw) * contrast)
+        with torch.no_grad():
+            network(torch.rand(shape, generator=draw) * contrast)
     except Exception as error:  # a stranger's network may want anything
         text = (str(error) or type(error).__name__).splitlines()[0][:60]
-        return seen, Finding(
-            what="no forward could be run",
-            where=type(network).__name__,
-            measured=text,
-            todo="calls and gates were not checked",
-            note=True,
-        )
+        return seen, _note("no forward could be run", text, "calls and gates were not checked")
     finally:
         for handle in handles:
             handle.remove()
     return seen, None
 
 
-def _numbers(where: str, block: GuardedResidual) -> Iterator[Finding]:
-    """What the block's own state tells without a forward."""
-    state = [*block.named_parameters(), *block.named_buffers()]
-    for name, tensor in state:
-        if name != "stats" and not tensor.isfinite().all():
-            bad = int((~tensor.isfinite()).sum())
+def _never_called(network: nn.Module, inputs: dict[str, Args]) -> Iterator[Finding]:
+    """Blocks that the forward left out; for an attached guard, those whose hook is gone."""
+    told: set[str] = set()
+    for path in _probed(network):
+        layer = network.get_submodule(label(path))
+        hooked = label(path) == path or attached_block in layer._forward_hooks.values()
+        if (path not in inputs or not hooked) and label(path) not in told:
+            told.add(label(path))
             yield Finding(
-                what="not finite",
-                where=f"{where} {name}",
-                measured=f"{bad} of {tensor.numel()} numbers",
-                todo="these weights are broken: go back to an earlier checkpoint",
+                what="the block never runs",
+                where=label(path),
+                measured="0 calls in a forward",
+                todo="its layer lost its hook or is not used: remove_(model), insert again",
             )
-    if block.bypassed:
-        yield Finding(
-            what="the block is bypassed",
-            where=where,
-            measured="its output is its input",
-            todo="it was saved inside bypass(model): set block.bypassed = False",
-        )
-    if not block.monitor:
-        todo = "set block.monitor = True before training, to measure it"
-        yield Finding(what="monitor off", where=where, measured="–", todo=todo, note=True)
-    alpha, left = float(block.alpha(block.stats)), float(block.alpha_eff())
-    if left < alpha * (1.0 - 1e-6):
-        yield Finding(
-            what="the rescue is active",
-            where=where,
-            measured=f"alpha_eff {left:.3f} < alpha {alpha:.3f}",
-            todo="the block suppresses: see its rho in the run's report",
-        )
-    if block.targets and int(block.skipped):
-        yield Finding(
-            what="skipped steps",
-            where=where,
-            measured=f"{int(block.skipped)} of {int(block.skipped + block.updates)}",
-            todo="batches were not finite or had no signal: look at the data, lower lr",
-        )
-    if isinstance(block, CoordCBAM):
-        sure = certify(block.config)
-        if sure.r_min is not None and not sure.rescue_can_fire:
-            yield Finding(
-                what="the rescue cannot fire",
-                where=where,
-                measured=f"every gain >= {sure.gain_min:.3f}, r_min {sure.r_min:.3f}",
-                todo="raise r_min, or take BlockConfig.step3()",
-                note=True,
-            )
-
-
-@torch.no_grad()
-def _gates(where: str, block: CoordCBAM, x: Tensor) -> Iterator[Finding]:
-    """Gates that do nothing: closed, open, or the same whatever the input."""
-    trace = block.trace(x)
-    gate = trace.channel.gate
-    low, high = float(gate.min()), float(gate.max())
-    last = [block.ca.fc2.weight, block.coord.h_attention_head.weight]
-    if not any(bool(tensor.any()) for tensor in last):
-        yield Finding(
-            what="a fresh identity",
-            where=where,
-            measured="last layers at 0",
-            todo="the block has not learned yet: train it",
-            note=True,
-        )
-    elif high < CLOSED or low > OPEN:
-        yield Finding(
-            what=f"the channel gate is {'closed' if high < CLOSED else 'open'} everywhere",
-            where=where,
-            measured=f"gate in [{low:.3f}, {high:.3f}]",
-            todo="it is saturated and learns no more: lower lr, train again",
-        )
-    elif float(gate.std(dim=0).max()) < STILL:
-        yield Finding(
-            what="the channel gate is constant",
-            where=where,
-            measured=f"spread over inputs {float(gate.std(dim=0).max()):.1e}",
-            todo="the block is a fixed scale: compare with bypass(model)",
-        )
-    config, t = block.config.channel, float(trace.channel.temperature)
-    ends = [end for end in (config.t_min, config.t_max) if end is not None]
-    if config.learnable_temperature and any(abs(t - end) < 1e-3 * end for end in ends):
-        yield Finding(
-            what="the temperature is at its end",
-            where=where,
-            measured=f"T {t:.3f} of [{config.t_min}, {config.t_max}]",
-            todo="widen ca_t_min, ca_t_max, or use ca_t_map='sigmoid'",
-        )

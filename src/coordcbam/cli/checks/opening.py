@@ -1,6 +1,6 @@
 """A network out of a file, or the finding that it cannot be one."""
 
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,39 @@ def network_of(file: Path) -> nn.Module | Finding:
         return _of_yaml(file)
     if file.suffix != ".pt":
         raise UsageError(f"{file}: neither a .pt nor a .yaml; an export goes behind --export")
+    _check_is_pickle(file)
     try:
         held: Any = torch.load(file, map_location="cpu", weights_only=False)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if error.name == "ultralytics":
             require("ultralytics", for_what="opening this checkpoint")
         return _unknown(file, str(error))
     except AttributeError as error:
         return _unknown(file, str(error))
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # a pickle may raise anything
         raise UsageError(f"{file}: not a checkpoint of PyTorch ({_line(error)})") from None
     if isinstance(held, dict):
         held = held.get("ema") or held.get("model")
     if not isinstance(held, nn.Module):
         raise UsageError(f"{file}: no network in it; expected a pickled module, not its state")
     return held.float().eval()
+
+
+def _check_is_pickle(file: Path) -> None:
+    """Before it is unpickled: some texts are pickles of a kind.
+
+    Raises:
+        UsageError: a text, or a TorchScript.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(4)
+    if head != b"PK\3\4" and head[:1] != b"\x80":
+        raise UsageError(f"{file}: not a checkpoint of PyTorch; expected a pickled module")
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            scripted = any("/code/" in name for name in archive.namelist())
+        if scripted:
+            raise UsageError(f"{file}: a TorchScript; an export goes behind --export")
 
 
 def _of_yaml(file: Path) -> nn.Module | Finding:

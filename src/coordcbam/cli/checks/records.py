@@ -1,31 +1,33 @@
 """What a run's records tell, also of a run that is still going or was killed."""
 
 import math
+import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from coordcbam.cli.checks.findings import Finding
 from coordcbam.records import STRONGLY, SUPPRESSING, Run
 from coordcbam.records.reading import rescue_active
+from coordcbam.records.schema import EVENTS, METRICS, MONITOR, RUN
+
+PATIENCE = 600.0  # seconds without a line, after which nobody writes any more;
+READINGS = 30  # or so many times what a reading has taken, if that is longer
 
 
 def record_findings(run: Run) -> list[Finding]:
     """Everything odd in the run's records."""
     found = [
-        Finding(what="unreadable records", where=run.folder.name, measured=line, todo="see above")
+        Finding(
+            what="unreadable records",
+            where=run.folder.name,
+            measured=line,
+            todo="the rest was read",
+            note="torn" in line,  # a run that goes on is writing it
+        )
         for line in run.problems
     ]
     if run.info.status != "finished":
-        reached = max((row.step for row in run.monitor), default=None)
-        found.append(
-            Finding(
-                what=f"the run is marked {run.info.status}",
-                where="run.json",
-                measured="no reading" if reached is None else f"up to step {reached:,}",
-                todo="it still goes, or was killed: resume=True goes on",
-                note=run.info.status == "running",
-            )
-        )
+        found.append(_unfinished(run))
     for name, then in run.info.versions.items():
         now = _installed(name)
         if now is not None and now != then:
@@ -38,6 +40,31 @@ def record_findings(run: Run) -> list[Finding]:
     for block in run.blocks():
         found += _block(run, block)
     return found
+
+
+def _unfinished(run: Run) -> Finding:
+    """A run that failed, was killed without a word, or still goes: then it is a note."""
+    reached = max((row.step for row in run.monitor), default=None)
+    upto = "no reading" if reached is None else f"up to step {reached:,}"
+    if run.info.status == "running":
+        files = [run.folder / name for name in (RUN, MONITOR, METRICS, EVENTS)]
+        silent = time.time() - max(file.stat().st_mtime for file in files if file.exists())
+        between = max((row.seconds for row in run.monitor), default=0.0) / (len(run.monitor) or 1)
+        killed = silent > max(PATIENCE, READINGS * between)
+        upto += f", last written {silent / 60:.0f} min ago"
+    else:
+        killed = True
+    return Finding(
+        what="the run was killed" if upto.endswith("ago") and killed else _marked(run),
+        where=RUN,
+        measured=upto,
+        todo="resume=True goes on from weights/last.pt" if killed else "wait, or look again later",
+        note=not killed,
+    )
+
+
+def _marked(run: Run) -> str:
+    return f"the run is marked {run.info.status}"
 
 
 def _installed(name: str) -> str | None:
@@ -76,17 +103,7 @@ def _block(run: Run, block: str) -> Iterator[Finding]:
             measured=f"{len(skipped)} events, at steps {steps}",
             todo=todo,
         )
-    steps_of, values = run.series(block, run.kept(block))
-    low = min(
-        ((v, s) for s, v in zip(steps_of, values, strict=True) if math.isfinite(v)), default=None
-    )
-    if low is not None and low[0] < SUPPRESSING:
-        yield Finding(
-            what="suppressing strongly" if low[0] < STRONGLY else "suppressing",
-            where=block,
-            measured=f"{run.kept(block)} {low[0]:.3f} at step {low[1]:,}",
-            todo="lower beta_ca and coord_beta, or take BlockConfig.step3()",
-        )
+    yield from _suppressing(run, block)
     last = ran[-1].values
     if rescue_active(last["alpha"], last["alpha_eff"]):
         yield Finding(
@@ -95,3 +112,21 @@ def _block(run: Run, block: str) -> Iterator[Finding]:
             measured=f"alpha_eff {last['alpha_eff']:.3f} < alpha {last['alpha']:.3f} at the end",
             todo="the block still suppresses: lower its betas or train longer",
         )
+
+
+def _suppressing(run: Run, block: str) -> Iterator[Finding]:
+    """A block that keeps too little at the end; one that did so earlier is a note."""
+    name = run.kept(block)
+    known = [(v, s) for s, v in zip(*run.series(block, name), strict=True) if math.isfinite(v)]
+    if not known or min(known)[0] >= SUPPRESSING:
+        return
+    recovered = known[-1][0] >= SUPPRESSING
+    kept, step = min(known) if recovered else known[-1]
+    word = "suppressing strongly" if kept < STRONGLY else "suppressing"
+    yield Finding(
+        what=f"was {word}" if recovered else word,
+        where=block,
+        measured=f"{name} {kept:.3f} at step {step:,}, {known[-1][0]:.3f} at the end",
+        todo="lower beta_ca and coord_beta, or take BlockConfig.step3()",
+        note=recovered,
+    )
