@@ -28,6 +28,9 @@ check: $(VENV)/.dev ## formatting, lint, types, architecture and doctests
 reliability: $(VENV)/.dev ## the reliability table, figure by figure (ARGS=--json)
 	@$(BIN)/python tests/reliability/run.py $(ARGS)
 
+hosts: $(VENV)/.dev ## what holds in the hosts, counted: model files, weights, formats, processes (about 15 minutes)
+	@$(BIN)/python tests/hosts/run.py $(ARGS)
+
 test-hosts: $(VENV)/.dev ## the host's tests with older releases of Ultralytics, and a table
 	@$(BIN)/python tests/hosts/releases.py $(ARGS)
 

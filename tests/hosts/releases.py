@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-RELEASES = ("8.3.100", "8.3.200", "8.4.10")
+RELEASES = ("8.3.200", "8.3.240", "8.4.10")
 TESTS = Path(__file__).parent
 FILES = ("hooks", "insert", "plain", "train", "resume", "export", "parity", "spawned")
 COUNTS = re.compile(r"(\d+) (passed|failed|skipped|error)")

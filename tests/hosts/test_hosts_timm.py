@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from _support.shaken import shaken
@@ -16,26 +15,16 @@ pytest.importorskip("timm")
 import timm
 
 import coordcbam as cc
+from coordcbam.hosts.timm import attention, start_afresh_
 from coordcbam.records import read_run
 
 STEPS = 3
 BUILT_IN = [f"layer{stage}.{unit}.se" for stage in (1, 2, 3, 4) for unit in (0, 1)]
 
 
-def attention(channels: int, device: Any = None, dtype: Any = None, **_: Any) -> cc.CoordCBAM:
-    """What timm's ``attn_layer`` is called with, as a block."""
-    return cc.CoordCBAM(channels).to(device=device, dtype=dtype)
-
-
-def afresh(model: nn.Module) -> None:
-    """Every block as it was before timm drew its convolutions anew."""
-    for _, block in cc.blocks(model):
-        block.load_state_dict(cc.CoordCBAM(block.channels, block.config).state_dict())
-
-
 def with_attention(name: str = "resnet18", **options: Any) -> Any:
     return timm.create_model(
-        name, pretrained=False, block_args={"attn_layer": attention}, **options
+        name, pretrained=False, block_args={"attn_layer": cc.CoordCBAM}, **options
     )
 
 
@@ -105,7 +94,7 @@ def test_timm_draws_the_convolutions_of_a_built_in_block_anew() -> None:
     with cc.bypass(model):
         plain = outputs(model)
     assert not same(built, plain)  # no identity
-    afresh(model)
+    start_afresh_(model)
     assert same(outputs(model), plain)  # bit for bit
     assert not same(built, plain)
 
@@ -125,10 +114,10 @@ def test_as_attn_layer_in_a_model_of_features(tmp_path: Path, calls: Any) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "count"),
     [
-        ("resnet50", {"block_args": {"attn_layer": attention}}, 16),
+        ("resnet50", {"block_args": {"attn_layer": cc.CoordCBAM}}, 16),
         ("seresnet18", {"block_args": {"attn_layer": attention}}, 8),
         ("nf_seresnet26", {"attn_layer": attention}, 8),
-        ("gernet_s", {"attn_layer": attention}, 14),
+        ("gernet_s", {"attn_layer": cc.CoordCBAM}, 14),
         ("ese_vovnet19b_dw", {"attn": attention}, 4),
         ("efficientnet_b0", {"se_layer": attention}, 16),
     ],
@@ -140,6 +129,24 @@ def test_families_that_take_an_attention_layer(
     model = timm.create_model(name, pretrained=False, num_classes=4, **options).eval()
     assert model(images()).shape == (4, 4)
     assert (len(cc.blocks(model)), calls.eval) == (count, count)
+    assert start_afresh_(model) == count
+    out = model(images())
+    with cc.bypass(model):
+        assert torch.equal(model(images()), out)
+
+
+def test_a_resnet_of_timms_starts_as_the_identity() -> None:
+    model = with_attention(num_classes=4).eval()
+    out = model(images())
+    with cc.bypass(model):
+        assert torch.equal(model(images()), out)
+
+
+def test_an_options_start_that_is_not_the_identity_is_kept() -> None:
+    block = cc.CoordCBAM(8, cc.BlockConfig.step2())
+    before = block.ca.fc2.weight.clone()
+    block.zero_init_last()
+    assert torch.equal(block.ca.fc2.weight, before)
 
 
 def test_timm_calls_an_attention_layer_with_arguments_of_its_own() -> None:

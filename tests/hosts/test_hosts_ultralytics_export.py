@@ -59,7 +59,7 @@ def exported(best: Any, tmp_path: Path) -> Any:
 def test_onnx(exported: Any, wanted: np.ndarray, batch: torch.Tensor) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    path = exported(format="onnx", simplify=False, batch=len(batch))
+    path = exported(format="onnx", opset=17, simplify=False, batch=len(batch))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
     assert_same(out, wanted)
@@ -70,7 +70,7 @@ def test_onnx_with_a_size_it_was_not_traced_at(
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    path = exported(format="onnx", simplify=False, dynamic=True)
+    path = exported(format="onnx", opset=17, simplify=False, dynamic=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     small = batch[:2, :, :96, :64].contiguous()
     with torch.no_grad():

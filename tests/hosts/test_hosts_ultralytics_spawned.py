@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 import ultralytics
+from ultralytics.engine import trainer as engine
+from ultralytics.nn import tasks
 
 import coordcbam as cc
 from coordcbam.hosts.ultralytics import YOLO, write_model
@@ -22,11 +24,16 @@ pytest.importorskip("cloudpickle")
 from conftest import environment
 
 
-def spawned(trainer: Any, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Run the file for a child of ``trainer``."""
+def spawned(
+    trainer: Any, tmp_path: Path, *, plain: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run the file for a child of ``trainer``; ``plain``: which only its callbacks tell of us."""
     from ultralytics.utils import dist
 
     file = dist.generate_ddp_file(trainer)
+    if plain and not Path(file).with_suffix(".pt").exists():
+        Path(file).unlink()
+        pytest.skip("this Ultralytics tells a child nothing but the names of its files")
     away = tmp_path / "elsewhere"
     away.mkdir()
     child = environment(tmp_path / "config")
@@ -37,7 +44,7 @@ def spawned(trainer: Any, tmp_path: Path) -> subprocess.CompletedProcess[str]:
         )
     finally:
         for path in (Path(file), Path(file).with_suffix(".pt")):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def trainer_of(model: Any, settings: dict[str, Any]) -> Any:
@@ -71,7 +78,8 @@ def test_a_child_trains_the_blocks(
         source.save(tmp_path / "with.pt")
         model = kind(tmp_path / "with.pt")
         wanted = ["model.16.ccattn", "model.19.ccattn"]
-    done = spawned(trainer_of(model, settings), tmp_path)
+    plain = kind is not YOLO and route == "rows"
+    done = spawned(trainer_of(model, settings), tmp_path, plain=plain)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "run"
     assert blocks_in(run) == wanted
@@ -87,7 +95,7 @@ def test_a_child_that_is_told_nothing_would_not_know_the_row(
     write_model(YOLO("yolo11n.yaml"), tmp_path / "yolo11n-cc.yaml", "P3")
     trainer = trainer_of(ultralytics.YOLO(tmp_path / "yolo11n-cc.yaml"), settings)
     trainer.callbacks = {}
-    done = spawned(trainer, tmp_path)
+    done = spawned(trainer, tmp_path, plain=True)
     assert done.returncode != 0
     assert "KeyError: 'CoordCBAMLayer'" in done.stderr
 
@@ -96,6 +104,8 @@ def test_a_child_that_is_told_nothing_would_not_know_the_row(
 def test_several_data_sets_keep_the_blocks_and_the_monitor(
     tmp_path: Path, settings: dict[str, Any], trained_data: Path
 ) -> None:
+    if not hasattr(engine, "MultiTrainer"):
+        pytest.skip("this Ultralytics trains on one data set")
     model = YOLO("yolo11n.yaml")
     model.insert("P3")
     second = trained_data.parent / "other.yaml"
@@ -175,6 +185,8 @@ def test_checkpoints_load_where_only_known_names_may(
     assert f"['{place}'] {len(model.model.state_dict())}" in told
     names = torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "best.pt")
     assert not [name for name in names if "coordcbam" in name]
+    if not hasattr(tasks, "_SafeLoad"):
+        return  # this Ultralytics has no such mode
     (tmp_path / "other.py").write_text("import torch\nclass Other(torch.nn.Identity): pass\n")
     with monkeypatch.context() as patch:  # the control: a name that nobody allows
         patch.syspath_prepend(str(tmp_path))

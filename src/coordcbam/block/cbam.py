@@ -61,6 +61,8 @@ class CoordCBAM(GuardedResidual):
     Args:
         channels: width C of the map, 1 or more.
         config: options; the default is ``BlockConfig.step3()``.
+        device: where the block is, as any layer's.
+        dtype: of its weights.
 
     Raises:
         OptionTypeError, OptionValueError: naming field, value and rule.
@@ -82,7 +84,14 @@ class CoordCBAM(GuardedResidual):
 
     form: Tensor
 
-    def __init__(self, channels: int, config: BlockConfig | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        config: BlockConfig | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         config = checked_config(config)
         super().__init__(config.mix, _resolved(config))
         self.channels = check_channels(channels)
@@ -94,6 +103,16 @@ class CoordCBAM(GuardedResidual):
             self._start_as_identity()
         if form_of(config):
             self.register_buffer(KEY, torch.tensor(form_of(config)))
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    def zero_init_last(self) -> None:
+        """Start afresh as the identity, if that is this config's start.
+
+        By this name timm asks its blocks for it, once it has drawn every convolution anew.
+        """
+        if self.config.mix.init == "identity":
+            self._start_as_identity()
 
     def _start_as_identity(self) -> None:
         """The last layers at 0: every gate is at one half, and a centred half is the factor 1."""

@@ -9,7 +9,9 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
   and knows our row of a model file, ``CoordCBAMLayer``.
 """
 
+import inspect
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ultralytics.engine import trainer as engine
 from ultralytics.engine.exporter import Exporter
 from ultralytics.engine.model import Model
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.engine.tuner import Tuner
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
 from ultralytics.utils.callbacks.base import default_callbacks
@@ -46,6 +49,7 @@ from coordcbam.hosts.yolo.watching import (
 from coordcbam.insert import (
     Insertion,
     Plan,
+    attached,
     copy_monitor_state_,
     insert_,
     remove_,
@@ -143,6 +147,15 @@ class WithBlocks(Model):
         if trainer is None and isinstance(kwargs.get("data"), (list, tuple)):
             trainer = self._smart_load("trainer")
         return super().train(trainer, **kwargs)
+
+    def tune(self, *args: Any, **kwargs: Any) -> Any:
+        """Ultralytics' own; its runs are processes that get the network, or once a file."""
+        if attached(self.model) and "model" not in inspect.signature(Tuner.__init__).parameters:
+            with tempfile.TemporaryDirectory(prefix="coordcbam-") as folder:
+                file = Path(folder) / f"{Path(str(self.overrides['model'])).stem}.pt"
+                self.save(file)
+                return super().tune(*args, **{**kwargs, "model": str(file)})
+        return super().tune(*args, **kwargs)
 
     def remove(self) -> int:
         """Take the blocks out again; returns how many there were."""
