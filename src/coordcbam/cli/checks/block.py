@@ -18,13 +18,6 @@ DEVICE, DTYPE = torch.device("cpu"), torch.float32
 
 def state_findings(where: str, block: GuardedResidual) -> Iterator[Finding]:
     """What the block's own state tells without a forward."""
-    if block.bypassed:
-        yield Finding(
-            what="the block is bypassed",
-            where=where,
-            measured="its output is its input",
-            todo="it was saved inside bypass(model): set block.bypassed = False",
-        )
     if not block.monitor:
         acts = block.rescue is not None and block.mixes
         yield Finding(
@@ -111,7 +104,7 @@ def map_findings(where: str, block: CoordCBAM, x: Tensor) -> Iterator[Finding]:
             what="the temperature is at its end",
             where=where,
             measured=f"T {t:.3f} of [{config.t_min}, {config.t_max}]",
-            todo="widen ca_t_min, ca_t_max, or use ca_t_map='sigmoid'",
+            todo="it learns no more there: widen ca_t_min, ca_t_max",
         )
 
 

@@ -17,7 +17,6 @@ from coordcbam.insert import (
     attached_block,
     blocks,
     label,
-    switches,
 )
 
 SIDE = 128  # pixels of the probe
@@ -29,14 +28,14 @@ Args = tuple[Tensor, ...]
 def network_findings(network: nn.Module) -> list[Finding]:
     """Everything odd about the network's blocks."""
     found = list(_lost(network))
-    if not switches(network):
+    if not _switched(network):
         if not attached(network):
             found.append(_note("no blocks of coordcbam in it", "an ordinary model", "insert some"))
         else:
             measured = f"{len(attached(network))} deployed"
             found.append(_note("blocks in the inference form", measured, "check the checkpoint"))
         return found
-    found += _broken(network)
+    found += [*_bypassed(network), *_broken(network)]
     inputs, problem = _inputs(network)
     found += [problem] if problem else _never_called(network, inputs)
     for path, block in blocks(network):
@@ -73,6 +72,22 @@ def _lost(network: nn.Module) -> Iterator[Finding]:
                 )
 
 
+def _bypassed(network: nn.Module) -> Iterator[Finding]:
+    for where in {label(path): None for path, block in _switched(network) if block.bypassed}:
+        yield Finding(
+            what="the block is bypassed",
+            where=where,
+            measured="it is switched off",
+            todo="it was saved inside bypass(model): set block.bypassed = False",
+        )
+
+
+def _switched(network: nn.Module) -> list[tuple[str, GuardedResidual | ForeignBlock]]:
+    """Everything that can be bypassed, by its path."""
+    kinds = (GuardedResidual, ForeignBlock)
+    return [(path, m) for path, m in network.named_modules() if isinstance(m, kinds)]
+
+
 def _broken(network: nn.Module) -> Iterator[Finding]:
     """Tensors that are not finite; another's buffer may hold infinities, as a mask does."""
     # NaN until a batch is measured, and in no checkpoint.
@@ -104,8 +119,7 @@ def _probed(network: nn.Module) -> dict[str, nn.Module]:
     """Who is called when a block is, by the block's path; for an attached guard, its layer."""
     return {
         path: network.get_submodule(label(path)) if _around_its_layer(module) else module
-        for path, module in network.named_modules()
-        if isinstance(module, (GuardedResidual, ForeignBlock))
+        for path, module in _switched(network)
     }
 
 
@@ -115,7 +129,7 @@ def _around_its_layer(module: nn.Module) -> bool:
 
 def _not_ours(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Attention that is not ours, inside a foreign block or a guard, by that one's path."""
-    for path, module in network.named_modules():
+    for path, module in _switched(network):
         if _around_its_layer(module):
             yield path, network.get_submodule(label(path))
         elif isinstance(module, (Guard, ForeignBlock)):
