@@ -100,7 +100,7 @@ FAULTS_OF_STEP3: list[tuple[str, type, str, Any]] = [
     ("calm coordinate heads", CoordCBAM, "_start_as_identity", lambda _: None),
     ("monitor only in training", GuardedResidual, "_acts", lambda self: self.monitor),
     ("running average r_ema", GuardedResidual, "momentum", 0.5),
-    ("rescue", GuardedResidual, "_at_rest", lambda _self, alpha, _r_hat=None: alpha),
+    ("rescue", GuardedResidual, "_at_rest", lambda _self, alpha, _r_hat=None, **_: alpha),
 ]
 CASES = [("step2", *fault) for fault in FAULTS] + [("step3", *fault) for fault in FAULTS_OF_STEP3]
 

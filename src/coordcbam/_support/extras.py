@@ -6,6 +6,7 @@ from coordcbam._support.errors import MissingExtraError
 
 _EXTRA_OF = {
     "ultralytics": "yolo",
+    "lightning": "lightning",
     "jinja2": "report",
     "matplotlib": "report",
     "sklearn": "demo",
