@@ -234,6 +234,18 @@ def test_a_note_is_no_finding(model: Callable[[], nn.Module], what: str, found: 
     assert found(model(), notes=True) == (0, [what])
 
 
+@pytest.mark.parametrize(("steps", "is_note"), [(0, False), (36, True), (5000, False)])
+def test_a_gate_may_be_constant_while_training_begins(
+    steps: int, is_note: bool, found: Any
+) -> None:
+    model = made()
+    nn.init.normal_(model[0].ccattn.ca.fc2.weight, std=1e-6)
+    model[0].ccattn.updates.fill_(steps)
+    assert found(model) == ((0, []) if is_note else (1, ["the channel gate is constant"]))
+    if is_note:
+        assert found(model, notes=True) == (0, ["still nearly the identity"])
+
+
 def test_many_broken_tensors_are_counted(call: Callable[..., Any], empty: Path) -> None:
     model = made()
     for parameter in model.parameters():

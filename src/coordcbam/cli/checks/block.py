@@ -12,6 +12,7 @@ from coordcbam.kernels import AUTO, KERNELS, chosen
 from coordcbam.records.reading import rescue_active
 
 CLOSED, OPEN, STILL = 0.02, 0.98, 1e-4
+SLIGHT, YOUNG = 1e-3, 1000  # of the signal; optimizer steps in which no more is expected
 AT_ITS_END = 1e-3  # of a temperature, relative
 DEVICE, DTYPE = torch.device("cpu"), torch.float32
 
@@ -90,6 +91,14 @@ def map_findings(where: str, block: CoordCBAM, x: Tensor) -> Iterator[Finding]:
             measured=f"gate in [{low:.3f}, {high:.3f}]",
             todo="it is saturated and learns no more: lower lr, train again",
         )
+    elif spread < STILL and _is_young(block) and _change(trace.out, x) < SLIGHT:
+        yield Finding(
+            what="still nearly the identity",
+            where=where,
+            measured=f"{int(block.updates)} steps, {_change(trace.out, x):.0e} of the signal changed",
+            todo="train on",
+            note=True,
+        )
     elif spread < STILL:
         yield Finding(
             what="the channel gate is constant",
@@ -106,6 +115,15 @@ def map_findings(where: str, block: CoordCBAM, x: Tensor) -> Iterator[Finding]:
             measured=f"T {t:.3f} of [{config.t_min}, {config.t_max}]",
             todo="it learns no more there: widen ca_t_min, ca_t_max",
         )
+
+
+def _is_young(block: CoordCBAM) -> bool:
+    """Whether few steps were counted, but some: a block that is not watched counts none."""
+    return block.targets and 0 < int(block.updates) < YOUNG
+
+
+def _change(out: Tensor, x: Tensor) -> float:
+    return float((out - x).norm() / x.norm().clamp_min(1e-12))
 
 
 def kernel_findings(where: str, block: CoordCBAM) -> Iterator[Finding]:

@@ -38,14 +38,18 @@ class Layout(NamedTuple):
     rows: bool = False  # (1, rows, 6): the detections themselves, by score
 
 
+def head_of(network: nn.Module) -> Any:
+    """The last layer of a network that is a list of layers; None of another."""
+    return next(reversed([*getattr(network, "model", [])]), None)
+
+
 def layout_of(network: nn.Module, output: Array, name: str) -> Layout:
     """How the outputs of this network are read.
 
     Raises:
         UsageError: it is not read here.
     """
-    head = next(reversed([*getattr(network, "model", [])]), None)
-    classes = getattr(head, "nc", None)
+    classes = getattr(head_of(network), "nc", None)
     if output.ndim == 3 and "RTDETR" not in type(network).__name__:
         if output.shape[2] == 6 and output.shape[1] > 6:
             return Layout(classes, rows=True)

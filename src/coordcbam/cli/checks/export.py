@@ -10,7 +10,7 @@ from torch import nn
 
 from coordcbam._support.errors import UsageError
 from coordcbam._support.extras import require
-from coordcbam.cli.checks.distance import BOX, SCORE, Array, Distance, apart, layout_of
+from coordcbam.cli.checks.distance import BOX, SCORE, Array, Distance, apart, head_of, layout_of
 from coordcbam.cli.checks.findings import Finding
 from coordcbam.hosts.yolo.exports import exported
 from coordcbam.insert import bypass, switches
@@ -41,7 +41,12 @@ def compare(network: nn.Module, file: Path, images: Sequence[Path]) -> Compared:
     export = exported(file)
     height, width = size = export.size or _trained_at(network)
     batch = [_image(image, size) for image in images or _digits()]
-    full, made = _outputs(network, batch), [export.run(x) for x in batch]
+    made = [export.run(x) for x in batch]
+    full = _outputs(network, batch)
+    head = head_of(network)
+    if made[0].shape != full[0].shape and isinstance(getattr(head, "end2end", None), bool):
+        head.end2end = not head.end2end  # such a head has two outputs, of which an export has one
+        full = _outputs(network, batch)
     if made[0].shape != full[0].shape:
         raise UsageError(
             f"--export {file}: gives {made[0].shape}, the model {full[0].shape}; expected an "
