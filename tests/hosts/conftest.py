@@ -23,6 +23,7 @@ from PIL import Image
 pytest.importorskip("ultralytics")
 
 import coordcbam as cc
+from _support.offline import environment
 from coordcbam.data import DigitsConfig, digits
 from coordcbam.hosts.ultralytics import YOLO
 
@@ -56,20 +57,6 @@ model.insert("P3,P4,P5", BlockConfig.step2())
 model.train(data=sys.argv[1], project=sys.argv[2], name="trained", epochs=12, val=False,
             single_cls=True, **json.loads(sys.argv[3]))
 """
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """For a fresh process: offline, and with settings of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # Ultralytics switches its loggers off where it sees pytest's variables.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    return {
-        **inherited,
-        "YOLO_OFFLINE": "1",
-        "YOLO_AUTOINSTALL": "0",
-        "YOLO_VERBOSE": "false",
-        "YOLO_CONFIG_DIR": str(folder),
-    }
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from coordcbam.hosts.ultralytics import YOLO, write_model
 
 pytest.importorskip("cloudpickle")
 
-from conftest import environment
+from _support.offline import environment
 
 
 def spawned(

@@ -1,0 +1,18 @@
+"""The environment of a process that runs Ultralytics without a network."""
+
+import os
+from pathlib import Path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For a fresh process: offline, and with settings of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Ultralytics switches its loggers off where it sees pytest's variables.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    return {
+        **inherited,
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "0",
+        "YOLO_VERBOSE": "false",
+        "YOLO_CONFIG_DIR": str(folder),
+    }
