@@ -176,10 +176,13 @@ def test_model_files(tmp_path: Path, capfd: Any) -> None:
     write_model(YOLO("yolo11n.yaml"), good)
     status, document, found = checked(capfd, good)
     assert (status, found, document["blocks"]) == (0, [], 3)
-    bad.write_text(good.read_text().replace("CoordCBAMLayer", "CoordCBAM"))
-    status, document, found = checked(capfd, bad)
-    assert (status, found) == (1, ["a name is not registered"])
-    assert "CoordCBAM" in document["findings"][0]["measured"]
+    for wrong in ("CoordCBAM", "CordLayer"):
+        bad.write_text(good.read_text().replace("CoordCBAMLayer", wrong))
+        status, document, found = checked(capfd, bad)
+        assert (status, found) == (1, ["a name is not registered"])
+        assert wrong in document["findings"][0]["measured"]
+    bad.write_text("nc: [")
+    assert main(["check", str(bad)]) == 2
 
 
 @pytest.fixture

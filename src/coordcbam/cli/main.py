@@ -21,7 +21,7 @@ VERBS = {
     "insert": "write a model file, or a checkpoint, with blocks in it",
     "train": "train Ultralytics YOLO with the block on your own data",
     "quicktest": "the notebook's section 8, read by its section 9",
-    "check": "a config by live checks; or the silent failures of weights, a run or an export",
+    "check": "a config, live; or the silent failures of weights, a run's folder or an export",
     "report": "rebuild the page of a run",
     "bench": "what the block costs here, beside other attention blocks",
     "doctor": "what is installed, and which kernel runs each block",

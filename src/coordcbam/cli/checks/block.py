@@ -95,7 +95,7 @@ def map_findings(where: str, block: CoordCBAM, x: Tensor) -> Iterator[Finding]:
         yield Finding(
             what="still nearly the identity",
             where=where,
-            measured=f"{int(block.updates)} steps, {_change(trace.out, x):.0e} of the signal changed",
+            measured=f"{int(block.updates)} steps, {_change(trace.out, x):.0e} of the signal moved",
             todo="train on",
             note=True,
         )

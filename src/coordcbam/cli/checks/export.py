@@ -117,12 +117,29 @@ def _image(file: Path, size: tuple[int, int]) -> Array:
     from PIL import Image
 
     try:
+        _check_is_image(file)
         with Image.open(file) as opened:
             resized = opened.convert("RGB").resize(size[::-1])
             pixels = np.asarray(resized, dtype=np.float32)
     except (OSError, ValueError, ImportError) as error:  # Ultralytics adds readers
         raise UsageError(f"--image {file}: not a readable image ({type(error).__name__})") from None
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None] / 255.0)
+
+
+def _check_is_image(file: Path) -> None:
+    """Before it is opened: Ultralytics makes opening one of an unknown kind install packages.
+
+    Raises:
+        ValueError: no reader knows it.
+    """
+    from PIL import Image
+
+    Image.init()  # type: ignore[no-untyped-call,unused-ignore]
+    with file.open("rb") as opened:
+        head = opened.read(16)
+    known = [accepts for _, accepts in Image.OPEN.values() if accepts is not None]
+    if not any(accepts(head) is True for accepts in known):
+        raise ValueError("no image")
 
 
 def _digits() -> list[Path]:

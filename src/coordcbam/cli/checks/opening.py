@@ -1,5 +1,6 @@
 """A network out of a file, or the finding that it cannot be one."""
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ def _of_yaml(file: Path) -> nn.Module | Finding:
         named = [name for name in coordcbam.__all__ if name[0].isupper() and name in text]
         if named:
             return _unknown(file, f"{named[0]}: {str(error).rsplit(': ', 1)[-1]}")
+        said = str(error).rsplit(": ", 1)[-1]
+        # Of a row that it does not know, Ultralytics says the name in quotes and nothing else.
+        if re.fullmatch(r"'\w+'", said) and re.search(rf"\b{said[1:-1]}\b", text):
+            return _unknown(file, f"no row {said}")
         raise
     return network.eval()
 
@@ -82,7 +87,7 @@ def _unknown(file: Path, text: str) -> Finding:
         what="a name is not registered",
         where=str(file),
         measured=" ".join(text.split()),
-        todo="import what defines it; blocks of coordcbam go in by insert(...), not by a yaml line",
+        todo="import what defines it; a block's row is CoordCBAMLayer: coordcbam insert",
     )
 
 
