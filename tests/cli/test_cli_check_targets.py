@@ -196,7 +196,16 @@ def learning_its_temperature() -> nn.Module:
     return made(BlockConfig.step3(learnable_temperature=True))
 
 
-@pytest.mark.parametrize("sound", [with_a_mask, guarded, learning_its_temperature, made])
+def with_a_recipe_inside() -> nn.Module:
+    inner = made()
+    inner.yaml = {"coordcbam": [{"places": [{"path": "0"}]}]}
+    return nn.Sequential(nn.Identity(), inner)
+
+
+SOUND_MODELS = [with_a_mask, guarded, learning_its_temperature, with_a_recipe_inside, made]
+
+
+@pytest.mark.parametrize("sound", SOUND_MODELS)
 def test_what_is_sound_has_no_finding(sound: Callable[[], nn.Module], found: Any) -> None:
     assert found(sound()) == (0, [])
 
