@@ -4,6 +4,7 @@ On the CPU the file that it writes for another GPU is run as it would be, in a f
 started from another directory, without the launcher.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -131,7 +132,9 @@ def test_tuning_keeps_the_blocks(
     model = YOLO("yolo11n.yaml")
     model.insert("P3")
     arguments = {key: value for key, value in settings.items() if key != "name"}
-    model.tune(**arguments, iterations=1, space={"lr0": (1e-4, 1e-2)}, save=True, val=True)
+    # Once it is done, older releases fail to draw a run whose score is 0.
+    with contextlib.suppress(ValueError):
+        model.tune(**arguments, iterations=1, space={"lr0": (1e-4, 1e-2)}, save=True, val=True)
     best = list(tmp_path.rglob("best.pt"))
     assert best
     assert len(cc.blocks(YOLO(best[0]).model)) == 1
