@@ -31,7 +31,8 @@ def test_commit_reaches_every_block_of_ours_and_no_other():
 
 def test_commit_reaches_a_block_inside_a_guard_and_one_met_twice_once():
     inner = step3()
-    model = nn.Sequential(cc.Guard(inner), inner).train()
+    guard = cc.Guard(inner)
+    model = nn.Sequential(guard, guard).train()
     for _, block in cc.blocks(model):
         block.monitor = True
     model(X)
