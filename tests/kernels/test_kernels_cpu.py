@@ -324,6 +324,24 @@ def test_a_library_of_another_version_is_a_reason(monkeypatch):
     assert "another version" in cpu._load(Path(cpu.__file__).parent)
 
 
+@built
+@pytest.mark.parametrize("entry", ["profile", "whole", "tell", "commit"])
+def test_a_library_without_an_entry_is_of_another_version(entry, monkeypatch):
+    whole = cpu.ctypes.CDLL
+
+    class Older:
+        def __init__(self, path):
+            self.library = whole(path)
+
+        def __getattr__(self, name):
+            if name == f"coordcbam_{entry}":
+                raise AttributeError(name)
+            return getattr(self.library, name)
+
+    monkeypatch.setattr(cpu.ctypes, "CDLL", Older)
+    assert "another version" in cpu._load(Path(cpu.__file__).parent)
+
+
 @pytest.mark.skipif(shutil.which("false") is None, reason="no `false` here")
 def test_a_machine_whose_compiler_fails_still_builds_the_package(tmp_path):
     pytest.importorskip("setuptools")

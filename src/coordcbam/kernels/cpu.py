@@ -248,6 +248,7 @@ def _load(folder: Path) -> ctypes.CDLL | str:
     path = next((folder / name for name in names if (folder / name).exists()), None)
     if path is None:
         return "the library is not built; reinstall coordcbam where there is a C compiler"
+    old = f"{path.name} is of another version; reinstall coordcbam"
     try:
         library = ctypes.CDLL(str(path))
         library.coordcbam_job_size.restype = ctypes.c_int64
@@ -257,11 +258,13 @@ def _load(folder: Path) -> ctypes.CDLL | str:
         for name in ("profile", "scale", "measure", "factors", "input"):
             entry = getattr(library, f"coordcbam_{name}")
             entry.argtypes = [ctypes.POINTER(_Job), ctypes.c_int64, ctypes.c_int64]
-    except (OSError, AttributeError) as error:
+        for name in ("whole", "side", "slopes", "totals", "probe", "tell", "commit"):
+            getattr(library, f"coordcbam_{name}")  # for other files
+    except OSError as error:
         return f"the library does not load: {error}"
-    if size != ctypes.sizeof(_Job):
-        return f"{path.name} is of another version; reinstall coordcbam"
-    return library
+    except AttributeError:  # an entry that it does not have
+        return old
+    return library if size == ctypes.sizeof(_Job) else old
 
 
 _MISSING = missing()
