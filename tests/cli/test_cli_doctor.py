@@ -13,7 +13,7 @@ import yaml
 
 from coordcbam import CoordCBAM, guard_
 from coordcbam.bench import versions
-from coordcbam.cli import diagnosis
+from coordcbam.checks import diagnosis
 from coordcbam.kernels import KERNELS, cpu, table
 
 built = pytest.mark.skipif(cpu.missing() is not None, reason=str(cpu.missing()))

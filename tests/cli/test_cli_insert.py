@@ -8,8 +8,9 @@ import pytest
 
 pytest.importorskip("ultralytics")
 
+from coordcbam._support.errors import UsageError
 from coordcbam.cli.main import main
-from coordcbam.hosts.ultralytics import YOLO
+from coordcbam.hosts.ultralytics import YOLO, write_model
 from coordcbam.insert import attached
 
 
@@ -26,6 +27,13 @@ def test_a_model_file(inside: Path, capsys: Any) -> None:
     assert "coordcbam train model=yolo11s-cc.yaml data=... pretrained=yolo11s.pt" in said
     assert attached(YOLO("yolo11s-cc.yaml").model) == ["model.17", "model.24"]
     assert "CoordCBAMLayer, [ch, f, {preset: step3}]" in Path("yolo11s-cc.yaml").read_text()
+
+
+def test_a_checkpoint_names_itself_as_the_weights(inside: Path, capsys: Any) -> None:
+    (inside / "runs").mkdir()
+    YOLO("yolo11n.yaml").save(inside / "runs" / "best.pt")
+    assert main(["insert", "runs/best.pt", "-o", "yolo11n-cc.yaml"]) == 0
+    assert "pretrained=runs/best.pt" in capsys.readouterr().out
 
 
 def test_a_checkpoint(call: Any) -> None:
@@ -100,11 +108,31 @@ def test_one_line_and_nothing_written(
     assert list(inside.iterdir()) == []
 
 
-def test_a_folder_that_may_not_be_written(inside: Path, capsys: Any) -> None:
-    import os
+def test_a_folder_that_may_not_be_written(
+    inside: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
 
-    if os.geteuid() == 0:
-        pytest.skip("the superuser may write anywhere")
-    inside.chmod(0o500)
+    monkeypatch.setattr("coordcbam.hosts.yolo.modelfile.write_atomically", refused)
     assert main(["insert", "yolo11n.yaml", "-o", "a.yaml"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "a.yaml cannot be written: Permission denied" in capsys.readouterr().err
+    monkeypatch.setattr("coordcbam.hosts.ultralytics.YOLO.save", refused)
+    assert main(["insert", "yolo11n.yaml", "-o", "a.pt"]) == 2
+    assert "a.pt cannot be written" in capsys.readouterr().err
+    assert list(inside.iterdir()) == []
+
+
+def test_a_name_that_ultralytics_reads_as_another_files(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As releases did whose reader takes the file of all scales first."""
+    model, out = YOLO("yolo11n.yaml"), inside / "yolo11n-cc.yaml"
+    other = {"backbone": [], "head": []}
+    monkeypatch.setattr("coordcbam.hosts.ultralytics.tasks.yaml_model_load", lambda _: other)
+    for before in (None, "mine"):
+        if before is not None:
+            out.write_text(before)
+        with pytest.raises(UsageError, match="reads another file by this name"):
+            write_model(model, out, "P3")
+        assert (out.read_text() if out.exists() else None) == before

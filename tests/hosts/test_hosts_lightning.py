@@ -16,8 +16,8 @@ pytest.importorskip("lightning")
 import lightning.pytorch as lightning
 
 import coordcbam as cc
-from coordcbam.hosts.lightning import LOGGED, CoordCBAMCallback
-from coordcbam.hosts.yolo.watching import LostBlocksError
+from coordcbam.hosts.lightning import CoordCBAMCallback
+from coordcbam.hosts.watched import LOGGED, LostBlocksError
 from coordcbam.records import read_run
 
 # What Lightning says of small data, of few cores and of its own calls is not about us.

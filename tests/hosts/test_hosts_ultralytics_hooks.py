@@ -112,9 +112,7 @@ def test_a_network_built_from_the_recipe_has_the_blocks_of_every_insertion() -> 
 
 def test_weights_with_blocks_are_not_loaded_without_them() -> None:
     plain = tasks.DetectionModel("yolo11n.yaml", verbose=False)
-    with pytest.raises(
-        watching.LostBlocksError, match=r"blocks at model\.16, this network has not"
-    ):
+    with pytest.raises(host.LostBlocksError, match=r"blocks at model\.16, this network has not"):
         plain.load(inserted(), verbose=False)
 
 

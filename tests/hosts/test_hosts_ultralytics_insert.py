@@ -39,7 +39,7 @@ def fingerprint(model: Any) -> tuple[Any, ...]:
 
 def test_it_returns_and_prints_rows_and_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("coordcbam.hosts.ultralytics.LOGGER.info", said.append)
+    monkeypatch.setattr("coordcbam.hosts.yolo.inserting.LOGGER.info", said.append)
     model = YOLO("yolo11n.yaml")
     tensors = len(model.model.state_dict())
     parameters = sum(p.numel() for p in model.model.parameters())

@@ -11,7 +11,7 @@ import ultralytics
 
 import coordcbam as cc
 from coordcbam.hosts.ultralytics import YOLO
-from coordcbam.hosts.yolo.watching import LostBlocksError
+from coordcbam.hosts.watched import LostBlocksError
 
 
 def test_our_checkpoint_predicts_validates_and_trains_with_its_blocks(

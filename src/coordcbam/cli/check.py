@@ -15,7 +15,7 @@ from coordcbam.cli.options import add_block_options, chosen, config_from
 from coordcbam.notebook.checklist import checklist
 
 if TYPE_CHECKING:
-    from coordcbam.cli.checks.findings import Finding
+    from coordcbam.checks.findings import Finding
 
 WORDS = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[dim]absent[/]"}
 
@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
 
 def _of_target(args: argparse.Namespace) -> tuple[int, Any]:
     """What is wrong with a network, a run, or an export of a network."""
-    from coordcbam.cli.checks.findings import Finding
-    from coordcbam.cli.checks.network import network_findings
-    from coordcbam.cli.checks.opening import network_of
-    from coordcbam.cli.checks.records import record_findings
+    from coordcbam.checks.findings import Finding
+    from coordcbam.checks.network import network_findings
+    from coordcbam.checks.opening import network_of
+    from coordcbam.checks.records import record_findings
     from coordcbam.insert import attached, blocks
     from coordcbam.records import read_run
 
@@ -88,16 +88,16 @@ def _of_target(args: argparse.Namespace) -> tuple[int, Any]:
             if args.export:
                 document = _compared(network, args, found, console)
     _print(console, found)
-    notes = [each for each in found if each.note]
-    document = {"blocks": count, "findings": found, "notes": notes, **document}
-    return int(len(notes) < len(found)), {"target": args.target, **document}
+    findings, notes = ([each for each in found if each.note is note] for note in (False, True))
+    document = {"blocks": count, "findings": findings, "notes": notes, **document}
+    return int(bool(findings)), {"target": args.target, **document}
 
 
 def _compared(
     network: Any, args: argparse.Namespace, found: "list[Finding]", console: Console
 ) -> dict[str, Any]:
     """The distances to an export, printed; what they mean goes to ``found``."""
-    from coordcbam.cli.checks.export import compare
+    from coordcbam.checks.export import compare
 
     done = compare(network, args.export, args.image)
     found += done.found

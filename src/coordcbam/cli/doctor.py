@@ -13,7 +13,7 @@ from rich.table import Table
 from coordcbam._support.errors import UsageError
 
 if TYPE_CHECKING:
-    from coordcbam.cli.diagnosis import Found
+    from coordcbam.checks.diagnosis import Found
 
 MORE = ("torchvision", "triton")  # packages that matter here, and to no benchmark
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> tuple[int, Any]:
     """Status 1 if a block would fail, since the kernel that was chosen by name cannot run it."""
     try:
-        from coordcbam.cli import diagnosis
+        from coordcbam.checks import diagnosis
     except UsageError as error:  # whoever imports the kernels reads the variable
         raise UsageError(f"COORDCBAM_KERNEL: {error}") from None
     from coordcbam.bench import machine, versions

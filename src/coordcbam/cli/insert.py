@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> tuple[int, Any]:
     """Status 0 when the file is written."""
     require("ultralytics", for_what="inserting into a YOLO")
-    from coordcbam.hosts.ultralytics import open_model, write_model
+    from coordcbam.hosts.ultralytics import opened, write_model
 
     out: Path = args.out
     block, at, monitor = block_from(args), args.at or DEFAULT_PLACES, not args.no_monitor
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         raise UsageError(f"--out {out}: it is there already; choose another or give --overwrite")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: no folder {out.parent}")
-    model = open_model(args.source)
+    model = opened(args.source, to="insert into")
     if out.suffix == ".pt":
         if args.no_redirect:
             raise UsageError("--no-redirect is for model files: in a checkpoint all read the block")
@@ -55,8 +55,10 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         kept = None
         print(planned)
     train = f"coordcbam train model={out} data=..."
-    weights = "" if kept else f" pretrained={Path(args.source).stem}.pt"
-    print(f"{out}: train it with  {train}{weights}")
+    weights = Path(args.source)
+    if weights.suffix != ".pt":  # those that Ultralytics publishes for this file
+        weights = Path(f"{weights.stem}.pt")
+    print(f"{out}: train it with  {train}{'' if kept else f' pretrained={weights}'}")
     rows = [
         {"layer": row.layer, "path": row.path, "channels": row.channels, "added": row.parameters}
         for row in planned.rows

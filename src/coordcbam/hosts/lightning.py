@@ -6,7 +6,6 @@ stay in, and their averages and counters go into every checkpoint: there is noth
 
 import importlib
 import importlib.util
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.swa_utils import AveragedModel
 
 from coordcbam._support.errors import MissingExtraError
-from coordcbam.hosts.yolo.watching import LOGGED, LostBlocksError
+from coordcbam.hosts.watched import PREFIX, check_ran, columns, told
 from coordcbam.insert import copy_monitor_state_, scalars
 from coordcbam.monitor import Monitor, read
 
-PREFIX = "coordcbam/"
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
 
@@ -112,7 +110,7 @@ class CoordCBAMCallback(Callback):
             readings = self.monitor.step(epoch=trainer.current_epoch)
             if readings is not None:
                 for logger in trainer.loggers:
-                    logger.log_metrics(_columns(readings), step=self._closed_steps)
+                    logger.log_metrics(columns(readings), step=self._closed_steps)
         _copy_to_averages(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -120,11 +118,9 @@ class CoordCBAMCallback(Callback):
         if self.monitor is None:
             return
         readings = read(pl_module)
-        for block, values in readings.items():
-            if math.isnan(values["alpha"]):
-                raise LostBlocksError(f"the block at {block} never ran in this epoch")
+        check_ran(readings)
         self.monitor.metrics(trainer.current_epoch, self._new_metrics(trainer))
-        pl_module.log_dict(_columns(readings), logger=False, sync_dist=True)
+        pl_module.log_dict(columns(readings), logger=False, sync_dist=True)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Close the records and build the report, if its packages are there."""
@@ -133,13 +129,7 @@ class CoordCBAMCallback(Callback):
             return
         monitor.close(result=_metrics(trainer.callback_metrics))
         if trainer.is_global_zero:
-            say = _package().utilities.rank_zero_info
-            try:
-                from coordcbam.report import build_report
-
-                say(f"coordcbam report: {build_report(monitor.folder)}")
-            except ImportError as missing:
-                say(f"coordcbam records in {monitor.folder}; {missing}")
+            _package().utilities.rank_zero_info(told(monitor.folder))
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Close the records of a run that stopped early."""
@@ -157,15 +147,6 @@ class CoordCBAMCallback(Callback):
 def _metrics(values: dict[str, Any]) -> dict[str, float]:
     """Plain numbers, without ours."""
     return {key: float(value) for key, value in values.items() if not key.startswith(PREFIX)}
-
-
-def _columns(readings: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The logged numbers of each block as ``coordcbam/<block>/<name>``."""
-    return {
-        f"{PREFIX}{block}/{name}": values[name]
-        for block, values in readings.items()
-        for name in LOGGED
-    }
 
 
 def _copy_to_averages(trainer: Any, module: Any) -> None:

@@ -10,9 +10,8 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
 """
 
 import inspect
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +24,28 @@ from ultralytics.engine.model import Model
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.engine.tuner import Tuner
 from ultralytics.nn import tasks
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, RANK, ROOT
+from ultralytics.utils import DEFAULT_CFG_DICT, ROOT
 from ultralytics.utils.callbacks.base import default_callbacks
 from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 
 from coordcbam._support.errors import UsageError, did_you_mean, nearest, shown
 from coordcbam.block import BlockConfig
+from coordcbam.hosts.watched import LostBlocksError
 from coordcbam.hosts.yolo import modelfile, patches
+from coordcbam.hosts.yolo.inserting import Inserting
 from coordcbam.hosts.yolo.pickled import pickled
-from coordcbam.hosts.yolo.places import probe, resolve, spared
+from coordcbam.hosts.yolo.places import resolve
 from coordcbam.hosts.yolo.row import CoordCBAMLayer
 from coordcbam.hosts.yolo.rows import ROW
-from coordcbam.hosts.yolo.saving import aside, empty_aside, stripping_aside
+from coordcbam.hosts.yolo.saving import stripping_aside
+from coordcbam.hosts.yolo.training import Monitoring
 from coordcbam.hosts.yolo.transfer import Transfer, compare
-from coordcbam.hosts.yolo.watching import (
-    CALLBACKS,
-    LostBlocksError,
-    fit_epoch_end,
-    start,
-    teardown,
-)
 from coordcbam.insert import (
-    Insertion,
     Plan,
     attached,
-    copy_monitor_state_,
-    insert_,
-    remove_,
-    switches,
 )
 from coordcbam.insert.foreign import SOURCES, Foreign
-from coordcbam.monitor import Monitor
 
 __all__ = [
     "RTDETR",
@@ -66,7 +55,6 @@ __all__ = [
     "WithBlocks",
     "YOLOWorld",
     "load_pretrained",
-    "open_model",
     "opened",
     "prepare",
     "register",
@@ -75,93 +63,8 @@ __all__ = [
 ]
 
 
-class WithBlocks(Model):
-    """What our classes add to Ultralytics': :meth:`insert`; every other call is Ultralytics' own.
-
-    Inserted blocks survive train, val, predict, export, save, resume and ``fuse``, are monitored
-    while they train, and leave ``<save_dir>/coordcbam/`` with their records and a report.
-    """
-
-    ckpt: dict[str, Any]
-    _bypassed: list[bool] | None = None
-
-    def insert(
-        self,
-        at: str | int | Iterable[str | int] = "P3,P4,P5",
-        config: BlockConfig | None = None,
-        *,
-        monitor: bool = True,
-        block: str | type[torch.nn.Module] | None = None,
-        options: Mapping[str, Any] | None = None,
-        r_min: float | None = None,
-    ) -> Insertion:
-        """Attach a block behind each named layer and print what was added and kept.
-
-        Args:
-            at: levels of the pyramid that feed the head (``"P3,P4,P5"``), ``"neck"`` (all of
-                them), ``"backbone"`` (the backbone layers that the neck reads), layer indices
-                (``16`` or ``"4,6"``), or a mixture.
-            config: the block's options; the default is ``BlockConfig.step3()``.
-            monitor: whether the blocks measure the signal while they train.
-            block: one that is not ours: ``"timm:cbam"``, ``"ultralytics:CBAM"``,
-                ``"package.module:Class"`` or a class, called with a width and ``options``.
-            options: keyword arguments of that block.
-            r_min: guard that block, so that this share of the signal is kept.
-
-        Returns:
-            The insertion; ``print`` it for the table.
-
-        Raises:
-            UsageError: a place that this model does not have, a block that cannot be made, or a
-                model that is not PyTorch.
-        """
-        self._check_is_pytorch_model()
-        network: Any = self.model
-        indices = resolve(network, at)
-        done = insert_(
-            network,
-            [f"model.{index}" for index in indices],
-            config=config,
-            inputs=probe(network),
-            monitor=monitor,
-            block=block,
-            options=options,
-            r_min=r_min,
-        )
-        # train() starts from the network in memory only while a checkpoint is set.
-        if not self.ckpt:
-            self.ckpt = {"model": network}
-        self.predictor = None
-        LOGGER.info(str(done))
-        return done
-
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Ultralytics' own, on a predictor that is as bypassed as the network is now."""
-        now = [block.bypassed for block in switches(self)]
-        if now != self._bypassed:  # a predictor works on its own copy of the network
-            self.predictor, self._bypassed = None, now
-        return super().predict(*args, **kwargs)
-
-    def train(self, trainer: Any = None, **kwargs: Any) -> Any:
-        """Ultralytics' own; of several data sets, too, each run is one of our trainers'."""
-        if trainer is None and isinstance(kwargs.get("data"), (list, tuple)):
-            trainer = self._smart_load("trainer")
-        return super().train(trainer, **kwargs)
-
-    def tune(self, *args: Any, **kwargs: Any) -> Any:
-        """Ultralytics' own; its runs are processes that get the network, or once a file."""
-        if attached(self.model) and "model" not in inspect.signature(Tuner.__init__).parameters:
-            with tempfile.TemporaryDirectory(prefix="coordcbam-") as folder:
-                file = Path(folder) / f"{Path(str(self.overrides['model'])).stem}.pt"
-                self.save(file)
-                return super().tune(*args, **{**kwargs, "model": str(file)})
-        return super().tune(*args, **kwargs)
-
-    def remove(self) -> int:
-        """Take the blocks out again; returns how many there were."""
-        self._check_is_pytorch_model()
-        self.predictor = None
-        return remove_(self.model)
+class WithBlocks(Inserting, Model):
+    """A model of Ultralytics' with :meth:`insert`; every other call is Ultralytics' own."""
 
     @property
     def task_map(self) -> dict[str, dict[str, Any]]:
@@ -171,6 +74,15 @@ class WithBlocks(Model):
             task: {**entry, "trainer": TRAINERS.get(entry["trainer"], entry["trainer"])}
             for task, entry in table.items()
         }
+
+    def tune(self, *args: Any, **kwargs: Any) -> Any:
+        """Ultralytics' own; its runs are processes that get the network, or once a file."""
+        if attached(self.model) and "model" not in inspect.signature(Tuner.__init__).parameters:
+            with tempfile.TemporaryDirectory(prefix="coordcbam-") as folder:
+                file = Path(folder) / f"{Path(str(self.overrides['model'])).stem}.pt"
+                self.save(file)
+                return super().tune(*args, **{**kwargs, "model": str(file)})
+        return super().tune(*args, **kwargs)
 
 
 class RTDETR(WithBlocks, ultralytics.RTDETR):
@@ -195,91 +107,8 @@ class YOLO(WithBlocks, ultralytics.YOLO):
         self.__class__ = TWINS.get(type(self), type(self))
 
 
-class NothingToTrainError(Exception):
-    """A run that is resumed has trained its last epoch, and was killed before its end."""
-
-
-class Monitored(BaseTrainer):
-    """What our trainers add to a trainer of Ultralytics': the monitor, and safety from kills."""
-
-    callbacks: dict[str, list[Callable[[Any], None]]]
-    last: Path
-    _frozen: Any = None
-    coordcbam_monitor: Monitor | None = None
-    coordcbam_epoch_ended = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for event, function in CALLBACKS.items():
-            # First in line: loggers that run later in the same event find our columns. Once: a
-            # process that another one spawned is given that one's callbacks.
-            if function not in self.callbacks[event]:
-                self.callbacks[event].insert(0, function)
-
-    def set_model_attributes(self) -> None:
-        """Ultralytics' own; ``freeze`` names layers, whose new blocks are to learn."""
-        super().set_model_attributes()
-        self._frozen = self.args.freeze
-        self.args.freeze = spared(self.model, self._frozen)
-
-    def build_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Ultralytics' own, once the layers are frozen."""
-        self.args.freeze = self._frozen
-        return super().build_optimizer(*args, **kwargs)
-
-    def validate(self) -> Any:
-        """Ultralytics' own, of weights that are averaged and blocks that are not."""
-        _copy_to_average(self)
-        return super().validate()
-
-    def save_model(self) -> Any:
-        """Ultralytics' own, after the epoch's record; a kill leaves old files or new ones."""
-        _copy_to_average(self)
-        # Before the checkpoint: the epoch after it is the first that a resumed run repeats.
-        fit_epoch_end(self)
-        with aside(self):
-            return super().save_model()
-
-    def final_eval(self) -> None:
-        """Ultralytics' own, of a copy of ``last.pt``: a run can be resumed until it is closed."""
-        last = self.last
-        if RANK in {-1, 0} and last.exists():
-            self.last = empty_aside(self) / last.name
-            shutil.copyfile(last, self.last)
-        super().final_eval()
-        self.last = last
-
-    def resume_training(self, ckpt: Any) -> None:
-        """Ultralytics' own, which refuses a run that has trained its last epoch."""
-        if self.resume and ckpt is not None and ckpt["epoch"] + 1 == self.epochs:
-            raise NothingToTrainError
-        super().resume_training(ckpt)
-
-    def _do_train(self, *args: Any) -> None:
-        try:
-            self._train_or_finish(*args)
-        except BaseException:
-            teardown(self)  # which Ultralytics does not call here before 8.4
-            raise
-
-    def _train_or_finish(self, *args: Any) -> None:
-        try:
-            super()._do_train(*args)
-        except NothingToTrainError:
-            LOGGER.info("every epoch is trained: what is left is the final evaluation")
-            self.start_epoch, self.epoch = self.epochs, self.epochs - 1
-            start(self)
-            self.final_eval()
-            if RANK in {-1, 0}:
-                if self.args.plots:
-                    self.plot_metrics()
-                self.run_callbacks("on_train_end")
-
-
-def _copy_to_average(trainer: Any) -> None:
-    """Give the averaged network the blocks' live state; a notebook's moves between steps, too."""
-    if trainer.ema:
-        copy_monitor_state_(trainer.model, trainer.ema.ema)
+class Monitored(Monitoring, BaseTrainer):
+    """A trainer of Ultralytics' that watches the blocks, and whose checkpoints survive a kill."""
 
 
 TWINS: dict[type, Any] = {ultralytics.RTDETR: RTDETR, ultralytics.YOLOWorld: YOLOWorld}
@@ -390,7 +219,7 @@ def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transf
         raise UsageError(f"model={shown(model)}: expected a YOLO or its network, in PyTorch")
     source: Any = weights
     if not isinstance(weights, torch.nn.Module):
-        source = opened(_existing_model(str(weights)), to="load").model
+        source = opened(str(weights), to="load").model
     (network if network is model else model).load(source)
     return compare(source, network)
 
@@ -414,18 +243,20 @@ def prepare(words: Iterable[str]) -> tuple[WithBlocks, dict[str, Any]]:
         get_cfg(overrides=arguments)
     except (TypeError, ValueError, SyntaxError) as error:
         raise UsageError(str(error).splitlines()[0]) from None
-    model = _existing_model(str(arguments.pop("model")))
+    model = str(arguments.pop("model"))
+    _check_model(model)  # before the data, which may take long to look at
     if "data" in arguments:
         _check_data(str(arguments["data"]))
     return opened(model, arguments.pop("task", None), to="train"), arguments
 
 
 def opened(model: str, task: str | None = None, *, to: str) -> WithBlocks:
-    """The PyTorch model of a file.
+    """The PyTorch model of a model file or checkpoint, by its path or Ultralytics' own name.
 
     Raises:
-        UsageError: what Ultralytics cannot read, or what is not PyTorch.
+        UsageError: what is not there, what Ultralytics cannot read, or what is not PyTorch.
     """
+    _check_model(model)
     try:
         made = YOLO(model, task=task)
         made._check_is_pytorch_model()
@@ -433,15 +264,6 @@ def opened(model: str, task: str | None = None, *, to: str) -> WithBlocks:
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{model!r} is no model to {to}: {text}") from None
     return made
-
-
-def open_model(name: str) -> WithBlocks:
-    """The PyTorch model of a model file or checkpoint, by its path or Ultralytics' own name.
-
-    Raises:
-        UsageError: what is not there, what Ultralytics cannot read, or what is not PyTorch.
-    """
-    return opened(_existing_model(name), to="insert into")
 
 
 def _parsed(word: str) -> tuple[str, Any]:
@@ -461,22 +283,22 @@ def _parsed(word: str) -> tuple[str, Any]:
     return key, value
 
 
-def _existing_model(name: str) -> str:
-    """``name`` if it is a file, a stock model file, or weights that Ultralytics publishes."""
+def _check_model(name: str) -> None:
+    """Raise unless it is a file, a stock model file, or weights that Ultralytics publishes."""
     path = Path(name)
     if path.is_file() or "://" in name:
-        return name
+        return
     if path.suffix in {".yaml", ".yml"}:
         try:
             tasks.yaml_model_load(path)
         except (FileNotFoundError, ValueError):
             stock = [file.name for file in (ROOT / "cfg" / "models").rglob("*.yaml")]
         else:
-            return name
+            return
     else:
         stock = [f"{stem}.pt" for stem in GITHUB_ASSETS_STEMS]
         if path.suffix == ".pt" and path.stem in GITHUB_ASSETS_STEMS:
-            return name
+            return
     raise UsageError(f"no model file {name!r}: nearest are {nearest(path.name, stock)}")
 
 

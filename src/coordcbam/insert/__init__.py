@@ -18,7 +18,7 @@ from coordcbam.insert.attach import (
 from coordcbam.insert.foreign import Foreign, ForeignBlock
 from coordcbam.insert.guard import Guarded, Guarding, guard_
 from coordcbam.insert.plan import Plan, Row, plan
-from coordcbam.insert.recipe import RECIPE_KEY
+from coordcbam.insert.recipe import RECIPE_KEY, lost_places
 from coordcbam.insert.training import (
     commit_,
     commit_on_step,
@@ -47,6 +47,7 @@ __all__ = [
     "guard_",
     "insert_",
     "label",
+    "lost_places",
     "parameter_groups",
     "plan",
     "rebuild",

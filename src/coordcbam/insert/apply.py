@@ -9,9 +9,10 @@ from torch import nn
 
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
-from coordcbam.block import BlockConfig, CoordCBAM, GuardedResidual, OptionTypeError
+from coordcbam.block import BlockConfig, CoordCBAM, OptionTypeError
 from coordcbam.insert.attach import attach, check_model, detach, has_block, like_of
 from coordcbam.insert.foreign import Foreign, ForeignBlock
+from coordcbam.insert.making import make
 from coordcbam.insert.plan import Places, Plan, Row, plan, row_for
 from coordcbam.insert.recipe import (
     FOREIGN_VERSION,
@@ -141,14 +142,7 @@ def _build(
 ) -> tuple[nn.Module, CoordCBAM | ForeignBlock]:
     """A block for one row, on the layer's device, in its dtype and mode."""
     layer = model.get_submodule(row.path)
-    made: CoordCBAM | ForeignBlock
-    if planned.block is not None:
-        made = planned.block.build(row.channels)
-    else:
-        made = CoordCBAM(row.channels, planned.config)
-    for block in (made, getattr(made, "inner", None)):
-        if isinstance(block, GuardedResidual):
-            block.monitor = monitor
+    made = make(planned.block or planned.config, row.channels, monitor=monitor)
     return layer, made.to(**like_of(layer, model)).train(layer.training)
 
 

@@ -105,11 +105,11 @@ def attached(model: nn.Module) -> list[str]:
     return [path for path, module in model.named_modules() if has_block(module)]
 
 
-def switches(model: nn.Module) -> list[GuardedResidual | ForeignBlock]:
-    """Everything in ``model`` that :func:`bypass` switches off."""
+def switches(model: nn.Module) -> list[tuple[str, GuardedResidual | ForeignBlock]]:
+    """Everything in ``model`` that :func:`bypass` switches off, with its path."""
     check_model(model)
     kinds = (GuardedResidual, ForeignBlock)
-    return [module for module in model.modules() if isinstance(module, kinds)]
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
 
 
 def label(path: str) -> str:
@@ -138,7 +138,8 @@ def bypass(model: nn.Module) -> Iterator[None]:
     True
     """
     check_model(model)
-    found = list({id(block): block for root in _roots(model) for block in switches(root)}.values())
+    each = (block for root in _roots(model) for _, block in switches(root))
+    found = list({id(block): block for block in each}.values())
     before = [block.bypassed for block in found]
     try:
         for block in found:

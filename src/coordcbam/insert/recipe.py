@@ -20,13 +20,18 @@ RECIPE_KEY = "coordcbam"
 def note(model: nn.Module, spec: Mapping[str, Any]) -> None:
     """Add ``spec`` to every recipe in ``model`` that it concerns."""
     wake_hosts()
-    for recipe, places in _recipes(model, spec["places"]):
+    for stem, recipe in _recipes(model):
+        places = [
+            {**place, "path": place["path"].removeprefix(stem)}
+            for place in spec["places"]
+            if place["path"].startswith(stem)
+        ]
         recipe[RECIPE_KEY] = [*recipe.get(RECIPE_KEY, ()), {**spec, "places": places}]
 
 
 def forget(model: nn.Module) -> None:
     """Take our entry out of every recipe in ``model``."""
-    for recipe, _ in _recipes(model, ()):
+    for _, recipe in _recipes(model):
         recipe.pop(RECIPE_KEY, None)
 
 
@@ -62,19 +67,21 @@ def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any,
     return checked
 
 
-def _recipes(
-    model: nn.Module, places: Iterable[Mapping[str, Any]]
-) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Every recipe in ``model``, with the places that lie below its module, paths made relative."""
+def lost_places(model: nn.Module) -> list[str]:
+    """The layers that a recipe in ``model`` gives a block, and that have none."""
+    here = {path for path, module in model.named_modules() if has_block(module)}
+    wanted = [
+        stem + place["path"]
+        for stem, recipe in _recipes(model)
+        for spec in recipe.get(RECIPE_KEY, ())
+        for place in spec["places"]
+    ]
+    return [path for path in wanted if path not in here]
+
+
+def _recipes(model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every recipe in ``model``, with what paths below its module begin with."""
     for prefix, module in model.named_modules():
         recipe = vars(module).get("yaml")
         if isinstance(recipe, dict):
-            stem = f"{prefix}." if prefix else ""
-            yield (
-                recipe,
-                [
-                    {**place, "path": place["path"].removeprefix(stem)}
-                    for place in places
-                    if place["path"].startswith(stem)
-                ],
-            )
+            yield (f"{prefix}." if prefix else "", recipe)

@@ -56,14 +56,19 @@ def write(
     name = Path(str(network.yaml.get("yaml_file", "a network"))).name
     layers = ", ".join(map(str, indices))
     text = text_of(recipe, f"{name} with coordcbam's blocks behind its layers {layers}")
-    type(network)(yaml.safe_load(text), ch=recipe.get("channels", 3), verbose=False)
+    built = {**yaml.safe_load(text), "scale": network.yaml.get("scale")}
+    type(network)(built, ch=recipe.get("channels", 3), verbose=False)
+    before = out.read_bytes() if out.exists() else None
     try:
         write_atomically(out, text)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}") from None
     found = read(out)
     if any(found[part] != recipe[part] for part in PARTS):
-        out.unlink()
+        if before is None:
+            out.unlink()
+        else:
+            write_atomically(out, before)
         raise UsageError(f"{out}: Ultralytics reads another file by this name; choose another")
     return planned
 

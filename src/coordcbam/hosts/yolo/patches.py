@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from coordcbam.block import deploy
+from coordcbam.hosts.watched import LostBlocksError
 from coordcbam.hosts.yolo.row import CoordCBAMLayer
 from coordcbam.hosts.yolo.transfer import align, arranged, compare, renamed
-from coordcbam.hosts.yolo.watching import LostBlocksError
 from coordcbam.insert import (
     RECIPE_KEY,
     attached,

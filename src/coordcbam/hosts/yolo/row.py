@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
-from coordcbam.block import PRESETS, BlockConfig, CoordCBAM, GuardedResidual, all_rules
+from coordcbam.block import PRESETS, BlockConfig, CoordCBAM, all_rules
 from coordcbam.insert import Foreign, ForeignBlock
 from coordcbam.insert.attach import attach
+from coordcbam.insert.making import make
 
 DEFAULT = "step3"
 _OF_A_FOREIGN = ("block", "options", "r_min")
@@ -59,20 +60,15 @@ def block_of(options: Mapping[str, Any], channels: int) -> CoordCBAM | ForeignBl
     monitor = given.pop("monitor", True)
     if not isinstance(monitor, bool):
         raise UsageError(f"CoordCBAMLayer.monitor={shown(monitor)}: expected true or false")
-    made: CoordCBAM | ForeignBlock
     if "block" in given:
         unknown = set(given) - set(_OF_A_FOREIGN)
         if unknown:
             names = ", ".join(_OF_A_FOREIGN)
             raise UsageError(f"CoordCBAMLayer: {sorted(unknown)}: with a block, expected {names}")
-        made = Foreign.of(given["block"], given.get("options"), given.get("r_min")).build(channels)
-    else:
-        config = BlockConfig.preset(given.pop("preset", DEFAULT)).replace(**given)
-        made = CoordCBAM(channels, config)
-    for block in (made, getattr(made, "inner", None)):
-        if isinstance(block, GuardedResidual):
-            block.monitor = monitor
-    return made
+        foreign = Foreign.of(given["block"], given.get("options"), given.get("r_min"))
+        return make(foreign, channels, monitor=monitor)
+    config = BlockConfig.preset(given.pop("preset", DEFAULT)).replace(**given)
+    return make(config, channels, monitor=monitor)
 
 
 def options_of(block: BlockConfig | Foreign, *, monitor: bool = True) -> dict[str, Any]:

@@ -1,24 +1,19 @@
 """The callbacks of a training run: are the blocks there, what do they do, what becomes of it."""
 
 import logging
-import math
 import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
+from coordcbam.hosts.watched import LostBlocksError, check_ran, columns, told
 from coordcbam.hosts.yolo.saving import ASIDE, rename
-from coordcbam.insert import RECIPE_KEY, attached, blocks
+from coordcbam.insert import blocks, lost_places
 from coordcbam.monitor import Monitor, read
 
-LOGGED = ("r_out_pre", "r_ema", "alpha_eff")
 READINGS_PER_EPOCH = 10
 
 LOGGER = logging.getLogger("ultralytics")
-
-
-class LostBlocksError(RuntimeError):
-    """Blocks would be lost, or were found missing, where they should be."""
 
 
 def is_main() -> bool:
@@ -29,10 +24,7 @@ def is_main() -> bool:
 def start(trainer: Any) -> None:
     """on_train_start: check that every block is there, then begin to watch."""
     network = unwrapped(trainer.model)
-    specs = getattr(network, "yaml", {}).get(RECIPE_KEY, ())
-    found = set(attached(network))
-    wanted = [place["path"] for spec in specs for place in spec["places"]]
-    lost = [path for path in wanted if path not in found]
+    lost = lost_places(network)
     if lost:
         raise LostBlocksError(f"blocks were lost before training: {', '.join(lost)}")
     watched = any(block.monitor for _, block in blocks(network))
@@ -61,10 +53,9 @@ def epoch_end(trainer: Any) -> None:
     if trainer.coordcbam_monitor is None:
         return
     trainer.coordcbam_epoch_ended = True
-    for block, values in read(trainer.coordcbam_monitor.model).items():
-        if math.isnan(values["alpha"]):
-            raise LostBlocksError(f"the block at {block} never ran in this epoch")
-        trainer.lr.update({f"coordcbam/{block}/{name}": values[name] for name in LOGGED})
+    readings = read(trainer.coordcbam_monitor.model)
+    check_ran(readings)
+    trainer.lr.update(columns(readings))
 
 
 def fit_epoch_end(trainer: Any) -> None:
@@ -90,12 +81,7 @@ def _close(trainer: Any, monitor: Monitor) -> None:
     """Finish the records and build the report, if its packages are there."""
     trainer.coordcbam_monitor = None
     monitor.close(result=_short(trainer.metrics or {}))
-    try:
-        from coordcbam.report import build_report
-
-        LOGGER.info(f"coordcbam report: {build_report(monitor.folder)}")
-    except ImportError as missing:
-        LOGGER.info(f"coordcbam records in {monitor.folder}; {missing}")
+    LOGGER.info(told(monitor.folder))
 
 
 def teardown(trainer: Any) -> None:

@@ -92,7 +92,7 @@ def devices(name: str | None) -> list[torch.device]:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError):  # each backend has its own
         raise UsageError(
             f"--device {shown(name)}: not a device of this machine; expected one of "
             f"{', '.join(repr(str(device)) for device in here)}"

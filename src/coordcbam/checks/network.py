@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from coordcbam.block import CoordCBAM, Guard, GuardedResidual
-from coordcbam.cli.checks.block import kernel_findings, map_findings, state_findings
-from coordcbam.cli.checks.findings import Finding
-from coordcbam.cli.checks.repeatable import unrepeatable
+from coordcbam.checks.block import kernel_findings, map_findings, state_findings
+from coordcbam.checks.findings import Finding
+from coordcbam.checks.repeatable import unrepeatable
 from coordcbam.insert import (
-    RECIPE_KEY,
     ForeignBlock,
     attached,
     attached_block,
     blocks,
     label,
+    lost_places,
+    switches,
 )
 
 SIDE = 128  # pixels of the probe
@@ -28,7 +29,7 @@ Args = tuple[Tensor, ...]
 def network_findings(network: nn.Module) -> list[Finding]:
     """Everything odd about the network's blocks."""
     found = list(_lost(network))
-    if not _switched(network):
+    if not switches(network):
         if not attached(network):
             found.append(_note("no blocks of coordcbam in it", "an ordinary model", "insert some"))
         else:
@@ -56,36 +57,23 @@ def _note(what: str, measured: str, todo: str) -> Finding:
 
 
 def _lost(network: nn.Module) -> Iterator[Finding]:
-    """Places of a recipe to which nothing is attached."""
-    here = set(attached(network))
-    for prefix, module in network.named_modules():
-        recipe = vars(module).get("yaml")
-        specs = recipe.get(RECIPE_KEY, ()) if isinstance(recipe, dict) else ()
-        for place in (place for spec in specs for place in spec["places"]):
-            path = f"{prefix}.{place['path']}" if prefix else place["path"]
-            if path not in here:
-                yield Finding(
-                    what="the block is lost",
-                    where=path,
-                    measured="in the recipe, not in the network",
-                    todo="take a checkpoint that has it, or insert again and train",
-                )
+    for path in lost_places(network):
+        yield Finding(
+            what="the block is lost",
+            where=path,
+            measured="in the recipe, not in the network",
+            todo="take a checkpoint that has it, or insert again and train",
+        )
 
 
 def _bypassed(network: nn.Module) -> Iterator[Finding]:
-    for where in {label(path): None for path, block in _switched(network) if block.bypassed}:
+    for where in {label(path): None for path, block in switches(network) if block.bypassed}:
         yield Finding(
             what="the block is bypassed",
             where=where,
             measured="it is switched off",
             todo="it was saved inside bypass(model): set block.bypassed = False",
         )
-
-
-def _switched(network: nn.Module) -> list[tuple[str, GuardedResidual | ForeignBlock]]:
-    """Everything that can be bypassed, by its path."""
-    kinds = (GuardedResidual, ForeignBlock)
-    return [(path, m) for path, m in network.named_modules() if isinstance(m, kinds)]
 
 
 def _broken(network: nn.Module) -> Iterator[Finding]:
@@ -119,7 +107,7 @@ def _probed(network: nn.Module) -> dict[str, nn.Module]:
     """Who is called when a block is, by the block's path; for an attached guard, its layer."""
     return {
         path: network.get_submodule(label(path)) if _around_its_layer(module) else module
-        for path, module in _switched(network)
+        for path, module in switches(network)
     }
 
 
@@ -129,7 +117,7 @@ def _around_its_layer(module: nn.Module) -> bool:
 
 def _not_ours(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Attention that is not ours, inside a foreign block or a guard, by that one's path."""
-    for path, module in _switched(network):
+    for path, module in switches(network):
         if _around_its_layer(module):
             yield path, network.get_submodule(label(path))
         elif isinstance(module, (Guard, ForeignBlock)):

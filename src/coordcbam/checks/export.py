@@ -10,8 +10,8 @@ from torch import nn
 
 from coordcbam._support.errors import UsageError
 from coordcbam._support.extras import require
-from coordcbam.cli.checks.distance import BOX, SCORE, Array, Distance, apart, head_of, layout_of
-from coordcbam.cli.checks.findings import Finding
+from coordcbam.checks.distance import BOX, SCORE, Array, Distance, apart, head_of, layout_of
+from coordcbam.checks.findings import Finding
 from coordcbam.hosts.yolo.exports import exported
 from coordcbam.insert import bypass, switches
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coordcbam.cli.checks.findings import Finding
+from coordcbam.checks.findings import Finding
 
 # As PyTorch's dispatcher calls them: an average over everything, AdaptiveAvgPool2d(1), is a mean.
 UNREPEATABLE = {

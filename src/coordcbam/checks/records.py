@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from coordcbam.cli.checks.findings import Finding
+from coordcbam.checks.findings import Finding
 from coordcbam.records import STRONGLY, SUPPRESSING, Run
 from coordcbam.records.reading import rescue_active
 from coordcbam.records.schema import EVENTS, METRICS, MONITOR, RUN

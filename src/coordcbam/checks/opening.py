@@ -11,7 +11,7 @@ from torch import nn
 import coordcbam
 from coordcbam._support.errors import UsageError
 from coordcbam._support.extras import require
-from coordcbam.cli.checks.findings import Finding
+from coordcbam.checks.findings import Finding
 
 YAML = (".yaml", ".yml")
 

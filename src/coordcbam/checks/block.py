@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from coordcbam.block import CoordCBAM, GuardedResidual, certify
-from coordcbam.cli import diagnosis
-from coordcbam.cli.checks.findings import Finding
+from coordcbam.checks import diagnosis
+from coordcbam.checks.findings import Finding
 from coordcbam.kernels import AUTO, KERNELS, chosen
 from coordcbam.records.reading import rescue_active
 
