@@ -48,7 +48,7 @@ def step(network, task, size=128):
     """Loss, backward, an optimizer's step and the blocks'; the loss."""
     from ultralytics.cfg import get_cfg
 
-    network.args = get_cfg()
+    network.args, network.nc = get_cfg(), network.yaml["nc"]  # as a trainer does
     network.train()
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3)
     loss = network.loss(batch_for(task, size))[0].sum()

@@ -1,6 +1,7 @@
 """Exports of trained weights in every format that can be made and run here."""
 
 import copy
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -96,6 +97,7 @@ def test_the_blocks_are_in_it(
         counted("formats verified", f"{name}: skipped, without blocks too: {reason}")
         pytest.skip(reason)
     ours = exported(best, "with.pt")
+    gc.collect()  # what the exporters leave open is not the next test's
     near, far, lost = apart(ours, full), apart(full, bare), apart(ours, bare)
     counted(
         "formats verified",
