@@ -236,6 +236,35 @@ def test_a_run_that_raises_is_recorded_as_failed(
     assert [row["epoch"] for row in run.metrics] == [0]
 
 
+def test_an_early_stop_is_a_whole_run(settings: dict[str, Any]) -> None:
+    """Ultralytics ends such an epoch earlier: the last checkpoint and row are still complete."""
+    model = YOLO("yolo11n.yaml")
+    model.insert("P3")
+
+    def stop_in_the_second_epoch(trainer: Any) -> None:
+        class Stopper(type(trainer.stopper)):  # type: ignore[misc]
+            def __call__(self, epoch: int, fitness: float) -> bool:
+                return epoch >= 2
+
+        trainer.stopper.__class__ = Stopper
+
+    model.add_callback("on_train_start", stop_in_the_second_epoch)
+    model.train(**{**settings, "epochs": 5})
+    save_dir = Path(settings["project"], "run")
+    run = read_run(save_dir)
+    assert (run.info.status, run.problems) == ("finished", ())
+    epochs = [row["epoch"] for row in run.metrics]
+    assert epochs[:2] == [0, 1]
+    assert len(epochs) < 5
+    rows = rows_of(save_dir / "results.csv")
+    assert len(rows) == len(epochs)
+    assert all(row["coordcbam/model.16/r_out_pre"] for row in rows)
+    assert run.series("model.16", "r_out_pre")[0] == list(range(2 * len(epochs)))
+    assert all(
+        blocks_in(save_dir / "weights" / f"{w}.pt") == ["model.16.ccattn"] for w in ("best", "last")
+    )
+
+
 def test_the_run_after_a_failed_one_is_whole(
     settings: dict[str, Any], stopping_at: Callable[..., Any]
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coordcbam._support.errors import UsageError
 from coordcbam._support.extras import require
-from coordcbam.cli.placing import DEFAULT_PLACES, add_placing, block_from, insertion_of
+from coordcbam.cli.placing import DEFAULT_PLACES, add_placing, block_from, inserted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     if out.suffix == ".pt":
         if args.no_redirect:
             raise UsageError("--no-redirect is for model files: in a checkpoint all read the block")
-        done = model.insert(at, monitor=monitor, **insertion_of(block))
+        done = inserted(model, at, block, monitor=monitor)
         _save(model, out)
         planned, kept = done.plan, f"{done.kept}/{done.total}"
     else:

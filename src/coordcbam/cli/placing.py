@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import logging
 from typing import Any
 
 from coordcbam._support.errors import UsageError
 from coordcbam.block import BlockConfig
 from coordcbam.cli.options import add_block_options, chosen, config_from
-from coordcbam.insert import Foreign
+from coordcbam.insert import Foreign, Insertion
 
 DEFAULT_PLACES = "P3,P4,P5"
 
@@ -55,11 +56,17 @@ def block_from(args: argparse.Namespace) -> BlockConfig | Foreign:
     return Foreign.of(args.block, _object(args.block_options), args.guard)
 
 
-def insertion_of(block: BlockConfig | Foreign) -> dict[str, Any]:
-    """The same as arguments of ``insert``."""
+def inserted(
+    model: Any, at: str, block: BlockConfig | Foreign, *, monitor: bool = True
+) -> Insertion:
+    """Insert it into a YOLO, whose table is printed once, whether Ultralytics talks or not."""
+    words: dict[str, Any] = {"config": block}
     if isinstance(block, Foreign):
-        return {"block": block.word, "options": block.options, "r_min": block.r_min}
-    return {"config": block}
+        words = {"block": block.word, "options": block.options, "r_min": block.r_min}
+    done: Insertion = model.insert(at, monitor=monitor, **words)
+    if not logging.getLogger("ultralytics").isEnabledFor(logging.INFO):
+        print(done)
+    return done
 
 
 def _object(text: str | None) -> dict[str, Any]:

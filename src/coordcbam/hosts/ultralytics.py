@@ -224,8 +224,8 @@ def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transf
     return compare(source, network)
 
 
-def prepare(words: Iterable[str]) -> tuple[WithBlocks, dict[str, Any]]:
-    """The model and ``train()`` arguments that ``key=value`` words ask for, all checked.
+def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict[str, Any]]:
+    """The model and the arguments of its ``mode`` that ``key=value`` words ask for, all checked.
 
     Words keep the meaning they have on Ultralytics' own command line: a bare boolean is True, a
     bare task is the task.
@@ -233,12 +233,13 @@ def prepare(words: Iterable[str]) -> tuple[WithBlocks, dict[str, Any]]:
     Raises:
         UsageError: an unknown word, a bad value, or a model or data file that does not exist.
     """
-    arguments = dict(_parsed(word) for word in words if word != "train")
+    arguments = dict(_parsed(word) for word in words if word != mode)
     if "model" not in arguments:
         raise UsageError("no model: give model=yolo11n.yaml, or a checkpoint model=best.pt")
-    resumes = bool(arguments.get("resume"))
-    if "data" not in arguments and not resumes:
+    if mode == "train" and "data" not in arguments and not arguments.get("resume"):
         raise UsageError("no data: give data=my.yaml, or data=digits for the embedded set")
+    if mode == "predict" and "source" not in arguments:
+        raise UsageError("no pictures: give source=a.jpg, a folder or a video")
     try:
         get_cfg(overrides=arguments)
     except (TypeError, ValueError, SyntaxError) as error:
@@ -247,11 +248,14 @@ def prepare(words: Iterable[str]) -> tuple[WithBlocks, dict[str, Any]]:
     _check_model(model)  # before the data, which may take long to look at
     if "data" in arguments:
         _check_data(str(arguments["data"]))
-    return opened(model, arguments.pop("task", None), to="train"), arguments
+    exports = mode in {"val", "predict"}
+    return opened(model, arguments.pop("task", None), to=mode, exports=exports), arguments
 
 
-def opened(model: str, task: str | None = None, *, to: str) -> WithBlocks:
+def opened(model: str, task: str | None = None, *, to: str, exports: bool = False) -> WithBlocks:
     """The PyTorch model of a model file or checkpoint, by its path or Ultralytics' own name.
+
+    With ``exports``, also the model of an export.
 
     Raises:
         UsageError: what is not there, what Ultralytics cannot read, or what is not PyTorch.
@@ -259,7 +263,8 @@ def opened(model: str, task: str | None = None, *, to: str) -> WithBlocks:
     _check_model(model)
     try:
         made = YOLO(model, task=task)
-        made._check_is_pytorch_model()
+        if not exports:
+            made._check_is_pytorch_model()
     except Exception as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{model!r} is no model to {to}: {text}") from None
@@ -286,7 +291,7 @@ def _parsed(word: str) -> tuple[str, Any]:
 def _check_model(name: str) -> None:
     """Raise unless it is a file, a stock model file, or weights that Ultralytics publishes."""
     path = Path(name)
-    if path.is_file() or "://" in name:
+    if path.exists() or "://" in name:
         return
     if path.suffix in {".yaml", ".yml"}:
         try:

@@ -1,0 +1,30 @@
+"""``key=value`` words for Ultralytics: the argument that takes them, and ``data=digits``."""
+
+import argparse
+from typing import Any
+
+from coordcbam._support.extras import require
+
+
+def add_words(parser: argparse.ArgumentParser, keys: str) -> None:
+    """The words themselves."""
+    parser.add_argument(
+        "words", nargs="*", metavar="key=value", help=f"for Ultralytics: {keys}, ..."
+    )
+
+
+def prepared(words: list[str], mode: str) -> tuple[Any, dict[str, Any]]:
+    """The model and the arguments of its ``mode``, all checked."""
+    require("ultralytics", for_what=f"{mode} of a YOLO")
+    from coordcbam.hosts.ultralytics import prepare
+
+    return prepare(_with_digits(words), mode)
+
+
+def _with_digits(words: list[str]) -> list[str]:
+    """``data=digits`` is the embedded set."""
+    if "data=digits" not in words:
+        return words
+    from coordcbam.data import digits
+
+    return [f"data={digits()}" if word == "data=digits" else word for word in words]
