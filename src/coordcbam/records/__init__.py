@@ -1,5 +1,6 @@
 """The file format of a run: typed rows, reader, writer."""
 
+from coordcbam.records.pictures import PICTURES, Picture, read_pictures, write_pictures
 from coordcbam.records.reader import read_run
 from coordcbam.records.reading import STRONGLY, SUPPRESSING, Verdict, read_row, signal_kept, verdict
 from coordcbam.records.run import Run
@@ -8,17 +9,21 @@ from coordcbam.records.writer import RunWriter
 
 __all__ = [
     "FORMAT",
+    "PICTURES",
     "STRONGLY",
     "SUPPRESSING",
     "Event",
     "MonitorRow",
+    "Picture",
     "Place",
     "Run",
     "RunInfo",
     "RunWriter",
     "Verdict",
+    "read_pictures",
     "read_row",
     "read_run",
     "signal_kept",
     "verdict",
+    "write_pictures",
 ]

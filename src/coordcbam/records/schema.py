@@ -90,8 +90,10 @@ class Event:
 class RunInfo:
     """What ``run.json`` says about a run; ``status`` is running, finished or failed.
 
-    ``started`` is an ISO 8601 time in UTC, ``result`` the final numbers by name, ``certificate``
-    what the blocks' config guarantees.
+    ``started`` is an ISO 8601 time in UTC, ``result`` the final numbers by name, ``cost`` what the
+    blocks add and the model has without them (``parameters``, ``parameters_model``, ``flops``,
+    ``flops_model`` for one image of ``imgsz`` pixels), ``certificate`` what the blocks' config
+    guarantees.
 
     Raises:
         UsageError: ``status`` is another word.
@@ -108,6 +110,7 @@ class RunInfo:
     started: str = field(default_factory=_now)
     status: str = "running"
     result: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
     certificate: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -161,6 +164,7 @@ class RunInfo:
                 started=str(raw.get("started", "")),
                 status=str(raw.get("status", "running")),
                 result={str(k): float(v) for k, v in raw.get("result", {}).items()},
+                cost={str(k): float(v) for k, v in raw.get("cost", {}).items()},
                 certificate=dict(raw.get("certificate", {})),
                 notes=tuple(str(note) for note in raw.get("notes", ())),
             )
