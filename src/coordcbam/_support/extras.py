@@ -12,6 +12,10 @@ _EXTRA_OF = {
     "sklearn": "demo",
     "PIL": "demo",
     "platformdirs": "demo",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "comet_ml": "comet",
 }
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from coordcbam._version import __version__
 from coordcbam.block import CoordCBAM, GuardedResidual, Stats, certify
 from coordcbam.insert import blocks, commit_, label
 from coordcbam.monitor.diagnose import Diagnosis
+from coordcbam.monitor.loggers import Loggers, gates
 from coordcbam.monitor.reading import read
 from coordcbam.records import Place, RunInfo, RunWriter
 
@@ -42,9 +43,13 @@ class Monitor:
         host: what trains the model, for the record.
         command: how the run was started, for the record.
         versions: the host's versions, added to Python's, torch's and ours.
+        loggers: who gets every reading, too: ``coordcbam.monitor.loggers`` has some, and anything
+            with ``log(values, step)`` is one. One that fails is switched off with a warning.
+        probe: what to call ``model`` with at each reading, in eval mode, to see the gates, for the
+            loggers that take histograms: a tensor, or a tuple of arguments.
 
     Raises:
-        UsageError: no blocks in ``model``, or a wrong ``every`` or ``commits``.
+        UsageError: no blocks in ``model``, a wrong ``every`` or ``commits``, or what is no logger.
 
     >>> import tempfile
     >>> model = nn.Sequential(CoordCBAM(8))
@@ -55,7 +60,7 @@ class Monitor:
     ['events.jsonl', 'monitor.csv', 'run.json']
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: nn.Module,
         out_dir: str | Path,
@@ -66,6 +71,8 @@ class Monitor:
         host: str = "pytorch",
         command: str = "",
         versions: Mapping[str, str] | None = None,
+        loggers: Iterable[Any] = (),
+        probe: Any = None,
     ) -> None:
         found = blocks(model)
         if not found:
@@ -80,6 +87,7 @@ class Monitor:
         _check("command", command, "a string", isinstance(command, str))
         known = versions is None or isinstance(versions, Mapping)
         _check("versions", versions, "a mapping of names to versions", known)
+        asked = Loggers(loggers)
         for _, block in found:
             block.monitor = block.detailed = True
         self.model = model
@@ -112,6 +120,8 @@ class Monitor:
             ),
         )
         self._writer = RunWriter(self.folder, info, Stats._fields) if _writes() else None
+        self._loggers = asked if _writes() else Loggers()
+        self._probe = probe
 
     def step(self, epoch: int | None = None) -> dict[str, dict[str, float]] | None:
         """Count one step and, every ``every`` of them from the first, read and record.
@@ -152,6 +162,9 @@ class Monitor:
             self._writer.rows(step, self.epoch, seconds, rows)
             for event in self._diagnosis.changes(step, self.epoch, readings):
                 self._writer.event(event)
+        self._loggers.scalars(readings, step)
+        if self._probe is not None:
+            self._loggers.histograms(lambda: gates(self.model, self._probe), step)
         return readings
 
     def metrics(self, epoch: int, values: Mapping[str, float]) -> None:
@@ -165,6 +178,9 @@ class Monitor:
         if self._writer is not None:
             self._writer.finish(status, result=result)
             self._writer.close()
+        if status == "finished":  # one that failed may be resumed, and sends them then
+            self._loggers.pictures(self.folder, max(self.steps - 1, self._first_step))
+        self._loggers.close()
 
     def __enter__(self) -> "Monitor":
         return self

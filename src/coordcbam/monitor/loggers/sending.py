@@ -1,0 +1,129 @@
+"""One call for all loggers of a run, none of which can stop it."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from coordcbam._support.errors import UsageError, shown
+from coordcbam.monitor.loggers.names import histograms_of, picture_name, scalars_of
+from coordcbam.records import read_pictures
+
+_log = logging.getLogger("coordcbam")
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """What a logger needs: ``log``. A ``wandb.Run`` has it.
+
+    Where there are methods ``histograms(values, step)`` (tensors by name), ``picture(name, picture,
+    step)`` (a path, or an array (H, W, 3) of bytes) and ``close()``, they are called, too.
+
+    >>> class Printing:
+    ...     def log(self, values, step):
+    ...         print(step, values)
+    >>> isinstance(Printing(), Logger)
+    True
+    """
+
+    def log(self, values: dict[str, float], step: int) -> Any:
+        """Take the numbers of one step by name."""
+
+
+class Loggers:
+    """The loggers of one run; whose call raises says so in one line and is called no more.
+
+    Args:
+        loggers: each with a method ``log(values, step)``, or a function of these two.
+
+    Raises:
+        UsageError: something else.
+
+    >>> to = Loggers([print])
+    >>> to.scalars({"model.16": {"rho": 0.9}}, 3)
+    {'coordcbam/model.16/rho': 0.9} 3
+    """
+
+    def __init__(self, loggers: Iterable[Any] = ()) -> None:
+        if not isinstance(loggers, Iterable) or isinstance(loggers, (str, Mapping)):
+            raise UsageError(f"loggers={shown(loggers)}: expected a list of loggers")
+        self._on = list(loggers)
+        self._blind = False
+        for logger in self._on:
+            if not (callable(getattr(logger, "log", None)) or callable(logger)):
+                raise UsageError(
+                    f"loggers: {shown(logger)} has no log(values, step) and is no function; "
+                    "coordcbam.monitor.loggers has TensorBoard, WandB, MLflow and Comet"
+                )
+
+    def scalars(self, readings: Mapping[str, Mapping[str, float]], step: int) -> None:
+        """Send the numbers of a reading."""
+        if self._on:
+            values = scalars_of(readings)
+            self._each(lambda logger: _log_with(logger)(values, step))
+
+    def histograms(self, look: Callable[[], Mapping[str, Mapping[str, Tensor]]], step: int) -> None:
+        """Send the gates that ``look()`` finds; it is asked only if a logger takes histograms."""
+        if self._blind or not any(hasattr(logger, "histograms") for logger in self._on):
+            return
+        try:
+            values = histograms_of(look())
+        except Exception as error:
+            self._blind = True
+            _log.warning("no histograms of gates: the probe failed: %s", _first_line(error))
+            return
+        self._each(lambda logger: _call(logger, "histograms", values, step))
+
+    def pictures(self, folder: Path, step: int) -> None:
+        """Send the pictures that a run's folder has."""
+        if not any(hasattr(logger, "picture") for logger in self._on):
+            return
+        for picture in read_pictures(folder, []):
+            name, path = picture_name(picture), Path(folder) / picture.file
+            if path.is_file():
+                self._each(partial(_show, name=name, path=path, step=step))
+
+    def close(self) -> None:
+        """Close what can be closed; nothing is sent afterwards."""
+        self._each(lambda logger: _call(logger, "close"))
+        self._on.clear()
+
+    def _each(self, send: Callable[[Any], None]) -> None:
+        for logger in list(self._on):
+            self._guarded(send, logger)
+
+    def _guarded(self, send: Callable[[Any], None], logger: Any) -> None:
+        try:
+            send(logger)
+        except Exception as error:
+            self._on.remove(logger)
+            name = getattr(logger, "__name__", type(logger).__name__)
+            _log.warning("the logger %s is off: %s", name, _first_line(error))
+            with contextlib.suppress(Exception):
+                _call(logger, "close")
+
+
+def _log_with(logger: Any) -> Callable[[dict[str, float], int], Any]:
+    log = getattr(logger, "log", None)
+    if not callable(log):
+        function: Callable[[dict[str, float], int], Any] = logger
+        return function
+    # By keyword: in W&B the step is not the second argument.
+    return lambda values, step: log(dict(values), step=step)
+
+
+def _call(logger: Any, method: str, *values: Any) -> None:
+    if callable(getattr(logger, method, None)):
+        getattr(logger, method)(*values)
+
+
+def _show(logger: Any, name: str, path: Path, step: int) -> None:
+    _call(logger, "picture", name, path, step)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
