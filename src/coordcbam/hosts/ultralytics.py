@@ -13,26 +13,31 @@ import inspect
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import torch
 import ultralytics
 from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
+from ultralytics.data.augment import classify_transforms
 from ultralytics.engine import trainer as engine
 from ultralytics.engine.exporter import Exporter
 from ultralytics.engine.model import Model
+from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.engine.tuner import Tuner
 from ultralytics.nn import tasks
 from ultralytics.utils import DEFAULT_CFG_DICT, ROOT
 from ultralytics.utils.callbacks.base import default_callbacks
-from ultralytics.utils.checks import check_file
+from ultralytics.utils.checks import check_file, check_imgsz
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
+from ultralytics.utils.patches import imread
 
 from coordcbam._support.errors import UsageError, did_you_mean, nearest, shown
 from coordcbam.block import BlockConfig
 from coordcbam.hosts.watched import LostBlocksError
-from coordcbam.hosts.yolo import modelfile, patches
+from coordcbam.hosts.yolo import looking, modelfile, patches
 from coordcbam.hosts.yolo.inserting import Inserting
 from coordcbam.hosts.yolo.pickled import pickled
 from coordcbam.hosts.yolo.places import resolve
@@ -44,8 +49,10 @@ from coordcbam.hosts.yolo.transfer import Transfer, compare
 from coordcbam.insert import (
     Plan,
     attached,
+    switches,
 )
 from coordcbam.insert.foreign import SOURCES, Foreign
+from coordcbam.records.pictures import Picture
 
 __all__ = [
     "RTDETR",
@@ -55,6 +62,7 @@ __all__ = [
     "WithBlocks",
     "YOLOWorld",
     "load_pretrained",
+    "look_at",
     "opened",
     "prepare",
     "register",
@@ -110,6 +118,12 @@ class YOLO(WithBlocks, ultralytics.YOLO):
 class Monitored(Monitoring, BaseTrainer):
     """A trainer of Ultralytics' that watches the blocks, and whose checkpoints survive a kill."""
 
+    coordcbam_predictor: type[BasePredictor] = BasePredictor
+
+    def coordcbam_sight(self, network: torch.nn.Module) -> looking.Sight:
+        """How the run's predictor takes images."""
+        return _sight(self.coordcbam_predictor, network, self.args.task, self.args.imgsz)
+
 
 TWINS: dict[type, Any] = {ultralytics.RTDETR: RTDETR, ultralytics.YOLOWorld: YOLOWorld}
 
@@ -125,10 +139,11 @@ def _monitored_trainers() -> dict[type, type]:
     """A monitored twin of each stock trainer, importable by name so that it can be pickled."""
     twins: dict[type, type] = {}
     tables = [kind.task_map.fget(None) for kind in (ultralytics.YOLO, *TWINS)]
-    for base in (entry["trainer"] for table in tables for entry in table.values()):
+    for entry in (entry for table in tables for entry in table.values()):
+        base, members = entry["trainer"], {"coordcbam_predictor": entry["predictor"]}
         name = f"Monitored{base.__name__}"
         doc = f"Ultralytics' {base.__name__}, watching the blocks while it trains."
-        twin = type(name, (Monitored, base), {"__module__": __name__, "__doc__": doc})
+        twin = type(name, (Monitored, base), {"__module__": __name__, "__doc__": doc, **members})
         globals()[name] = twins[base] = twin
     return twins
 
@@ -199,6 +214,59 @@ def write_model(
         read=tasks.yaml_model_load,
         scale_of=tasks.guess_model_scale,
     )
+
+
+def look_at(
+    model: str | Path | Model,
+    images: Iterable[str | Path],
+    folder: str | Path,
+    *,
+    imgsz: int | None = None,
+) -> list[Picture]:
+    """Draw what the blocks of a model do to images, taken as its predictor takes them.
+
+    Writes ``<folder>/pictures/*.jpg`` and ``<folder>/pictures.json``. Objects are known from label
+    files, ``labels/a.txt`` for ``images/a.jpg``.
+
+    Args:
+        model: a checkpoint's path, or a ``YOLO``, ours or Ultralytics' own.
+        images: paths of image files.
+        folder: of the pictures; made where it is not there.
+        imgsz: what the images are brought to; the default is what the model was trained with.
+
+    Raises:
+        UsageError: a file that is not there or cannot be read, or a model without blocks.
+    """
+    if not isinstance(model, Model):
+        if not isinstance(model, (str, Path)) or not Path(model).is_file():
+            raise UsageError(f"{model}: no such checkpoint; expected best.pt of a run with blocks")
+        model = opened(str(model), to="look into")
+    network = model.model
+    if not isinstance(network, torch.nn.Module):
+        raise UsageError(f"{network}: not PyTorch; expected a checkpoint, best.pt")
+    if not switches(network):
+        raise UsageError(f"{model.ckpt_path or 'model'}: no blocks in it; YOLO.insert puts them in")
+    size = imgsz or model.overrides.get("imgsz") or DEFAULT_CFG_DICT["imgsz"]
+    sight = _sight(model._smart_load("predictor"), network, model.task, size)
+    return looking.look_at(network, images, folder, sight)
+
+
+def _sight(kind: type[BasePredictor], network: Any, task: str, imgsz: Any) -> looking.Sight:
+    """Images as a predictor of this kind reads and prepares them, on the CPU."""
+    predictor = kind(overrides={"task": task, "imgsz": imgsz, "rect": True})
+    stride = max(int(network.stride.max()), 32)
+    # What a predictor asks of the network that it has been set up for, by its old and new names.
+    predictor.model = SimpleNamespace(fp16=False, pt=True, format="pt", stride=stride)
+    predictor.imgsz = check_imgsz(imgsz, stride=stride, min_dim=2)
+    predictor.device = torch.device("cpu")
+    if task == "classify":
+        predictor.transforms = classify_transforms(predictor.imgsz[0])
+    grey = network.yaml.get("channels", 3) == 1
+
+    def read(file: str) -> Any:
+        return imread(file, flags=cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+
+    return looking.Sight(read, lambda pixels: predictor.preprocess([pixels]), task)
 
 
 def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transfer:

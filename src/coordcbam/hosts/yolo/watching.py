@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from coordcbam.hosts.watched import LostBlocksError, check_ran, columns, told
+from coordcbam.hosts.yolo import looking
 from coordcbam.hosts.yolo.saving import ASIDE, rename
 from coordcbam.insert import blocks, lost_places
 from coordcbam.monitor import Monitor, read
@@ -40,6 +41,7 @@ def start(trainer: Any) -> None:
             command=f"train model={trainer.args.model} data={trainer.args.data}",
             versions={"ultralytics": version("ultralytics")},
         )
+        looking.before(trainer)
 
 
 def batch_end(trainer: Any) -> None:
@@ -70,6 +72,7 @@ def fit_epoch_end(trainer: Any) -> None:
 def end(trainer: Any) -> None:
     """on_train_end: close the records, and with them the run."""
     if trainer.coordcbam_monitor is not None:
+        looking.after(trainer)
         _close(trainer, trainer.coordcbam_monitor)
     stripped = trainer.wdir / ASIDE / trainer.last.name
     if stripped.exists():

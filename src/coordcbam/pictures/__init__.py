@@ -1,0 +1,6 @@
+"""What the blocks attend to on chosen images: gates over pictures, objects against background."""
+
+from coordcbam.pictures.looking import forget, look
+from coordcbam.pictures.shot import Shot
+
+__all__ = ["Shot", "forget", "look"]
