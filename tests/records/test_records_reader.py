@@ -36,8 +36,8 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path):
 def test_blocks_keep_the_places_order_and_last_is_the_last_line(folder):
     run = read_run(folder)
     assert run.blocks() == ["model.16", "model.19", "other"]
-    assert run.last("model.16") is None
-    assert run.last("model.19").step == 2
+    assert run.monitor.last("model.16") is None
+    assert run.monitor.last("model.19").step == 2
     assert run.series("model.19", "r_out_pre") == ([0, 1, 2], [0.5, 1.5, 2.5])
     assert run.series("model.19", "absent") == ([], [])
 
@@ -119,7 +119,7 @@ def test_missing_columns_are_told(folder):
     assert (run.monitor[1].epoch, run.monitor[1].values) == (0, {"T": 2.5})
     path.write_text("epoch,seconds,block\n1,2,b\n")
     run = read_run(folder)
-    assert (run.monitor, run.problems) == ((), ("monitor.csv has no column 'step'",))
+    assert (len(run.monitor), run.problems) == (0, ("monitor.csv has no column 'step'",))
 
 
 def test_windows_line_ends_are_read(folder):

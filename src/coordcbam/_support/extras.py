@@ -8,7 +8,7 @@ _EXTRA_OF = {
     "ultralytics": "yolo",
     "lightning": "lightning",
     "jinja2": "report",
-    "matplotlib": "report",
+    "polars": "report",
     "sklearn": "demo",
     "PIL": "report",
     "numpy": "report",

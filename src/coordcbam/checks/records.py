@@ -44,12 +44,12 @@ def record_findings(run: Run) -> list[Finding]:
 
 def _unfinished(run: Run) -> Finding:
     """A run that failed, was killed without a word, or still goes: then it is a note."""
-    reached = max((row.step for row in run.monitor), default=None)
-    upto = "no reading" if reached is None else f"up to step {reached:,}"
+    reached = run.monitor.steps()
+    upto = "no reading" if reached is None else f"up to step {reached[2]:,}"
     if run.info.status == "running":
         files = [run.folder / name for name in (RUN, MONITOR, METRICS, EVENTS)]
         silent = time.time() - max(file.stat().st_mtime for file in files if file.exists())
-        between = max((row.seconds for row in run.monitor), default=0.0) / (len(run.monitor) or 1)
+        between = run.monitor[-1].seconds / len(run.monitor) if run.monitor else 0.0
         killed = silent > max(PATIENCE, READINGS * between)
         upto += f", last written {silent / 60:.0f} min ago"
     else:
@@ -80,17 +80,15 @@ def _installed(name: str) -> str | None:
 
 
 def _block(run: Run, block: str) -> Iterator[Finding]:
-    rows = [row for row in run.monitor if row.block == block]
-    ran = [row for row in rows if not math.isnan(row.values.get("alpha", math.nan))]
-    absent = [n for n in ("alpha", "alpha_eff", "r_out_pre") if rows and n not in rows[-1].values]
+    last = run.monitor.last(block)
+    ran = _finite(run, block, "alpha")
+    absent = [n for n in ("alpha", "alpha_eff", "r_out_pre") if last and n not in last.values]
     if absent:
         names = ", ".join(absent)
         yield Finding(what="missing columns", where=block, measured=names, todo="another writer?")
     elif not ran:
         todo = "the block never ran: check the weights, insert it again"
-        yield Finding(
-            what="no reading", where=block, measured=f"{len(rows)} rows, all NaN", todo=todo
-        )
+        yield Finding(what="no reading", where=block, measured="no row with numbers", todo=todo)
     if absent or not ran:
         return
     skipped = [e for e in run.events if e.block == block and e.kind in ("skipped", "non_finite")]
@@ -104,20 +102,21 @@ def _block(run: Run, block: str) -> Iterator[Finding]:
             todo=todo,
         )
     yield from _suppressing(run, block)
-    last = ran[-1].values
-    if rescue_active(last["alpha"], last["alpha_eff"]):
+    alpha = ran[-1][0]
+    effective = [(alpha, 0), *_finite(run, block, "alpha_eff")][-1][0]
+    if rescue_active(alpha, effective):
         yield Finding(
             what="the rescue never left",
             where=block,
-            measured=f"alpha_eff {last['alpha_eff']:.3f} < alpha {last['alpha']:.3f} at the end",
+            measured=f"alpha_eff {effective:.3f} < alpha {alpha:.3f} at the end",
             todo="the block still suppresses: lower its betas or train longer",
         )
 
 
 def _suppressing(run: Run, block: str) -> Iterator[Finding]:
     """A block that keeps too little at the end; one that did so earlier is a note."""
-    name = run.kept(block)
-    known = [(v, s) for s, v in zip(*run.series(block, name), strict=True) if math.isfinite(v)]
+    name = run.monitor.kept(block)
+    known = _finite(run, block, name)
     if not known or min(known)[0] >= SUPPRESSING:
         return
     recovered = known[-1][0] >= SUPPRESSING
@@ -130,3 +129,8 @@ def _suppressing(run: Run, block: str) -> Iterator[Finding]:
         todo="lower beta_ca and coord_beta, or take BlockConfig.step3()",
         note=recovered,
     )
+
+
+def _finite(run: Run, block: str, field: str) -> list[tuple[float, int]]:
+    """The finite numbers of a field, each with its step, by rising step."""
+    return [(v, s) for s, v in zip(*run.series(block, field), strict=True) if math.isfinite(v)]

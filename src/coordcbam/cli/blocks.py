@@ -6,6 +6,7 @@ from rich.table import Table
 
 from coordcbam.records import Run, read_row
 from coordcbam.report.tables import headings, last_readings
+from coordcbam.report.words import Words
 
 COLOURS = {"ok": "green", "warn": "yellow", "alarm": "red", "none": "dim"}
 
@@ -17,7 +18,7 @@ def block_table(run: Run) -> Table:
     table.add_column("")
     for row in rows:
         table.add_column(row.block, justify="right")
-    for index, (title, _) in enumerate(headings()):
+    for index, (title, _) in enumerate(headings(Words())):
         cells = [" ".join(part for part in row.cells[index] if part) for row in rows]
         table.add_row(title, *cells)
     verdicts = [f"[{COLOURS[row.verdict.level]}]{row.verdict.text}[/]" for row in rows]
@@ -29,7 +30,7 @@ def block_numbers(run: Run) -> list[dict[str, Any]]:
     """The same rows as numbers, for JSON."""
     rows = []
     for block in run.blocks():
-        last = run.last(block)
+        last = run.monitor.last(block)
         values = dict(last.values) if last else {}
         rows.append({"block": block, **values, "verdict": read_row(values).text})
     return rows

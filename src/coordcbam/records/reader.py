@@ -2,25 +2,25 @@
 
 import csv
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from coordcbam._support.errors import UsageError
+from coordcbam.records.pictures import read_pictures
+from coordcbam.records.readings import Readings
 from coordcbam.records.run import Run
 from coordcbam.records.schema import (
     EVENTS,
     FOLDER,
     METRICS,
     MONITOR,
-    ROW_COLUMNS,
     RUN,
     Event,
-    MonitorRow,
     NewerFormatError,
     RunInfo,
 )
+from coordcbam.records.table import no_table, read_table
 
 _T = TypeVar("_T")
 
@@ -42,9 +42,10 @@ monitor.csv in it or in its coordcbam/; give the save_dir of a run
     return Run(
         folder=home,
         info=_read_info(home / RUN, problems),
-        monitor=tuple(_read_monitor(home / MONITOR, problems)),
+        monitor=_read_monitor(home / MONITOR, problems),
         metrics=tuple(read_metrics(home / METRICS, problems)),
         events=tuple(_read_events(home / EVENTS, problems)),
+        pictures=tuple(read_pictures(home, problems)),
         problems=tuple(problems),
     )
 
@@ -76,32 +77,15 @@ def _read_info(path: Path, problems: list[str]) -> RunInfo:
     return RunInfo.from_dict({})
 
 
-def _read_monitor(path: Path, problems: list[str]) -> list[MonitorRow]:
+def _read_monitor(path: Path, problems: list[str]) -> Readings:
     problems.extend(
         f"{old.name} has earlier rows with other columns; they are not shown"
         for old in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
     )
     if not path.is_file():
         problems.append(f"{path.name} is missing: no block was read")
-        return []
-    header, lines = _table(path, problems)
-    absent = [name for name in ROW_COLUMNS if name not in header]
-    if header and absent:
-        problems.append(f"{path.name} has no column {', '.join(map(repr, absent))}")
-    if "step" in absent or "block" in absent:
-        return []
-
-    def row(line: str) -> MonitorRow:
-        cells = dict(_cells(header, line))
-        return MonitorRow(
-            step=int(cells.pop("step")),
-            epoch=int(cells.pop("epoch", "0")),
-            seconds=float(cells.pop("seconds", "nan")),
-            block=cells.pop("block"),
-            values={name: float(cell) if cell else math.nan for name, cell in cells.items()},
-        )
-
-    return _each(path, lines, row, problems, first=2)
+        return Readings(no_table())
+    return Readings(read_table(path, problems))
 
 
 def read_metrics(path: Path, problems: list[str]) -> list[dict[str, float]]:

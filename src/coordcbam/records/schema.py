@@ -60,6 +60,8 @@ class Place:
 class MonitorRow:
     """One reading of one block: ``values`` by column name, ``seconds`` since the run began.
 
+    ``line`` is its line in ``monitor.csv``, from 1, or 0 where it was not read from there.
+
     >>> MonitorRow(step=1, epoch=0, seconds=0.5, block="b", values={"T": 1.0}).values["T"]
     1.0
     """
@@ -69,6 +71,7 @@ class MonitorRow:
     seconds: float
     block: str
     values: Mapping[str, float]
+    line: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

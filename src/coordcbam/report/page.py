@@ -1,93 +1,108 @@
-"""The page: figures, tables and sentences poured into one HTML file that needs nothing else."""
+"""Pages: templates filled into one HTML file that needs nothing else, not even a network."""
 
-from collections.abc import Mapping
+import base64
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from coordcbam._support.files import write_atomically
-from coordcbam.records import STRONGLY, SUPPRESSING, Run, read_run
-from coordcbam.report.figures import Drawing, draw
-from coordcbam.report.summary import guarantees, missing, sentences
-from coordcbam.report.tables import flat, headings, last_readings, results, worst_reading
+from coordcbam.report.charts import Chart, drawn, summary
+from coordcbam.report.tables import number
+from coordcbam.report.words import Words
 
-_PAGE, _FIGURES = "report.html", "figures"
-_EVENTS_SHOWN = 200
-_RECORDS = (".json", ".csv", ".jsonl")
+PAGE = "report.html"
+_TYPES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
+EMBEDDED = 2_500_000  # bytes of pictures in a page; the rest stays beside it
 
 
-def write_page(folder: Path, out: Path | None) -> Path:
-    """See :func:`coordcbam.report.build_report`, which first asks for the packages."""
-    run = read_run(folder)
-    target = run.folder / _PAGE if out is None else Path(out)
+def write_page(
+    target: Path,
+    template: str,
+    words: Words,
+    charts: Sequence[Chart],
+    context: Mapping[str, Any],
+    refresh: int | None = None,
+) -> Path:
+    """Fill ``template`` and write it; every text in ``context`` is escaped.
+
+    Args:
+        target: the file, or a folder for ``report.html``.
+        template: its name.
+        words: the page's language.
+        charts: every chart of the page, whose places the template makes.
+        context: what else the template asks for.
+        refresh: seconds after which a browser loads the page again.
+    """
     if target.is_dir():
-        target /= _PAGE
-    drawings = draw(run)
-    figures = target.parent / _FIGURES
-    figures.mkdir(parents=True, exist_ok=True)
-    for drawing in drawings:
-        write_atomically(figures / f"{drawing.name}.svg", drawing.svg)
-    write_atomically(target, render(run, drawings))
+        target /= PAGE
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("coordcbam.report"),
+    )
+    environment.globals.update(
+        _=words, n_=words.count, told=words.told, number=number, moment=moment
+    )
+    assets = {
+        name.partition(".")[0] + "_" + name.partition(".")[2]: Markup(_asset(name))
+        for name in ("uplot.js", "uplot.css", "page.css", "charts.js")
+    }
+    text = environment.get_template(template).render(
+        **context,
+        **assets,
+        lang=words.language,
+        refresh=refresh,
+        data=Markup(_json(drawn(charts, words))) if charts else None,
+        told_of={chart.name: summary(chart, words) for chart in charts},
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, text)
     return target
 
 
-def render(run: Run, drawings: list[Drawing]) -> str:
-    """The page as text; every name is escaped, only the figures are taken as they are."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("coordcbam.report").joinpath("page.html.jinja")
-    return environment.from_string(source.read_text(encoding="utf-8")).render(
-        _context(run, drawings)
-    )
+def _asset(name: str) -> str:
+    return resources.files("coordcbam.report").joinpath(f"assets/{name}").read_text("utf-8")
 
 
-def _moment(text: str) -> str:
-    """An ISO time for people; what is none is shown as it is."""
+def _json(document: Any) -> str:
+    """JSON that may stand in a script element."""
+    text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def moment(text: str) -> str:
+    """An ISO time for people; what is none is shown as it is.
+
+    >>> moment("2026-01-02T03:04:05+00:00"), moment("soon")
+    ('2026-01-02 03:04 UTC', 'soon')
+    """
     try:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %Z}".strip()
     except ValueError:
         return text
 
 
-def _context(run: Run, drawings: list[Drawing]) -> Mapping[str, Any]:
-    def figure(drawing: Drawing) -> dict[str, Any]:
-        return {"caption": drawing.caption, "name": drawing.name, "svg": Markup(drawing.svg)}
-
-    config = dict(run.info.config)
-    preset = config.pop("preset", None)
-    rows = last_readings(run)
-    return {
-        "info": run.info,
-        "name": run.folder.resolve().parent.name or "run",
-        "started": _moment(run.info.started),
-        "sentences": sentences(run),
-        "missing": missing(run),
-        "parameters": sum(place.parameters for place in run.info.places),
-        "preset": preset,
-        "options": flat(config),
-        "guarantees": guarantees(run.info.certificate),
-        "headings": headings(),
-        "rows": rows,
-        "results": results(run),
-        "metric_figures": [figure(d) for d in drawings if d.group is None],
-        "blocks": [
-            {
-                "name": row.block,
-                "verdict": row.verdict,
-                "worst": worst_reading(run, row.block),
-                "figures": [figure(d) for d in drawings if d.group == row.block],
-            }
-            for row in rows
-        ],
-        "events": run.events[:_EVENTS_SHOWN],
-        "more_events": max(0, len(run.events) - _EVENTS_SHOWN),
-        "problems": run.problems,
-        "files": sorted(p.name for p in run.folder.iterdir() if p.suffix in _RECORDS),
-        "suppressing": SUPPRESSING,
-        "strongly": STRONGLY,
-    }
+def embedded(folder: Path, files: Sequence[str], budget: int = EMBEDDED) -> dict[str, str]:
+    """Pictures below ``folder`` as data, until the budget is spent; others by their address."""
+    found = {}
+    for name in files:
+        path = folder / name
+        kind = _TYPES.get(path.suffix.lower())
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if kind is None or not inside or not path.is_file():
+            continue
+        raw = path.read_bytes()
+        budget -= len(raw)
+        if budget >= 0:
+            found[name] = f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+    return found

@@ -4,141 +4,196 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from coordcbam.records import SUPPRESSING, Run
-from coordcbam.records.reading import rescue_active
+from coordcbam.records import SUPPRESSING, MonitorRow, Run
+from coordcbam.report.charts import short
+from coordcbam.report.words import Words
 
 _FEW = 3
 
 
-def sentences(run: Run) -> list[str]:
+def sentences(run: Run, words: Words) -> list[str]:
     """The run in up to three plain sentences: the blocks, the alarms, the final mAP."""
-    blocks = run.blocks()
-    steps = {row.step for row in run.monitor}
-    where = f" ({_listed(blocks)})" if 0 < len(blocks) <= _FEW else ""
-    who = f"{_count(len(blocks), 'block')}{where} {'was' if len(blocks) == 1 else 'were'}"
-    when = f" at {_count(len(steps), 'step')}{_over(steps)}"
-    said = [f"{who} read{when}." if steps else "No block has been read.", *_alarms(run)]
-    score = _score(run)
-    caution = "the monitor is an alarm, not a score: a higher ratio does not mean a better detector"
-    final = f"The last {score[0]} is {score[1]:.3f}; " if score else ""
-    return [*said, f"{final}{caution}." if final else f"{caution[0].upper()}{caution[1:]}."]
+    said = [_read(run, words), *_alarms(run, words)]
+    found = score(run)
+    if found is None:
+        return [
+            *said,
+            words(
+                "The monitor is an alarm, not a score: a higher ratio does not mean a better "
+                "detector."
+            ),
+        ]
+    name, value = found
+    return [
+        *said,
+        words(
+            "The last {name} is {value}; the monitor is an alarm, not a score: a higher ratio "
+            "does not mean a better detector.",
+            name=name,
+            value=f"{value:.3f}",
+        ),
+    ]
 
 
-def guarantees(certificate: Mapping[str, Any]) -> str:
+def _read(run: Run, words: Words) -> str:
+    blocks, steps = run.blocks(), run.monitor.steps()
+    if steps is None:
+        return words("No block has been read.")
+    who = words.count(len(blocks), "{n} block", "{n} blocks")
+    where = f" ({listed(blocks, words)})" if 0 < len(blocks) <= _FEW else ""
+    count, first, last = steps
+    values = {"n": f"{count:,}", "first": f"{first:,}", "last": f"{last:,}"}
+    if count == 1:
+        return words(
+            "{who} was read at step {first}."
+            if len(blocks) == 1
+            else "{who} were read at step {first}.",
+            who=who + where,
+            **values,
+        )
+    return words(
+        "{who} was read at {n} steps, from {first} to {last}."
+        if len(blocks) == 1
+        else "{who} were read at {n} steps, from {first} to {last}.",
+        who=who + where,
+        **values,
+    )
+
+
+def guarantees(certificate: Mapping[str, Any], words: Words) -> str:
     """What the blocks' certificate says, in a line; ``""`` where there is none.
 
-    >>> guarantees({"gain_min": 0.567, "gain_max": 1.87, "r_min": 0.783, "rescue_can_fire": True})
+    >>> guarantees({"gain_min": 0.567, "gain_max": 1.87, "r_min": 0.783}, Words())
     'every gain lies in [0.567, 1.870]; the rescue acts under 0.783'
-    >>> guarantees({"gain_min": 0.567, "gain_max": 1.0, "r_min": 0.45, "rescue_can_fire": False})
-    'every gain lies in [0.567, 1.000]; the rescue cannot act on suppression (threshold 0.450)'
+    >>> guarantees({"gain_max": 1.0, "r_min": 0.45, "rescue_can_fire": False}, Words())
+    'the rescue cannot act on suppression (threshold 0.450)'
     """
     low, high, r_min = (certificate.get(name) for name in ("gain_min", "gain_max", "r_min"))
     said = []
     if isinstance(low, float) and isinstance(high, float):
-        said.append(f"every gain lies in [{low:.3f}, {high:.3f}]")
+        low_high = {"low": f"{low:.3f}", "high": f"{high:.3f}"}
+        said.append(words("every gain lies in [{low}, {high}]", **low_high))
     if isinstance(r_min, float):
         can = certificate.get("rescue_can_fire", True)
-        never = f"the rescue cannot act on suppression (threshold {r_min:.3f})"
-        said.append(f"the rescue acts under {r_min:.3f}" if can else never)
+        said.append(
+            words(
+                "the rescue acts under {r_min}"
+                if can
+                else "the rescue cannot act on suppression (threshold {r_min})",
+                r_min=f"{r_min:.3f}",
+            )
+        )
     return "; ".join(said)
 
 
-def missing(run: Run) -> list[str]:
+def missing(run: Run, words: Words) -> list[str]:
     """One line for everything that a whole run has and this one has not."""
     lines = []
+    steps = run.monitor.steps()
     if run.info.status == "running":
-        reached = max((row.step for row in run.monitor), default=None)
-        until = "before its first reading" if reached is None else f"up to step {reached:,}"
-        lines.append(f"The run is still going, or it was killed: this page shows it {until}.")
+        until = words("before its first reading")
+        if steps is not None:
+            until = words("up to step {step}", step=f"{steps[2]:,}")
+        lines.append(
+            words(
+                "The run is still going, or it was killed: this page shows it {until}.",
+                until=until,
+            )
+        )
     if run.info.status == "failed":
-        lines.append("The run failed; its last note may say why.")
+        lines.append(words("The run failed; its last note may say why."))
     if not run.info.places:
-        lines.append("No inserted block is recorded.")
-    if not run.monitor:
-        lines.append("No reading of a block is recorded: there are no curves.")
+        lines.append(words("No inserted block is recorded."))
+    if steps is None:
+        lines.append(words("No reading of a block is recorded: there are no curves."))
     else:
-        unread = [block for block in run.blocks() if run.last(block) is None]
+        read = set(run.monitor.blocks())
+        unread = [block for block in run.blocks() if block not in read]
         if unread:
-            lines.append(f"Never read: {_listed(unread)}.")
+            lines.append(words("Never read: {blocks}.", blocks=listed(unread, words)))
     if not run.metrics:
-        lines.append("No metrics per epoch are recorded: there are no mAP and loss curves.")
+        lines.append(words("No metrics per epoch are recorded: there are no mAP and loss curves."))
     return lines
 
 
-def _alarms(run: Run) -> list[str]:
+def _alarms(run: Run, words: Words) -> list[str]:
     if not run.monitor:
         return []
-    dips = _dips(run)
-    rescues = _rescues(run)
+    dips = lowest_of(run)
+    rescues = rescues_of(run)
     if not dips and not rescues:
-        return [f"No block fell below {SUPPRESSING} and no rescue was active."]
-    return ["; ".join((_dip_words(dips), _rescue_words(rescues))) + "."]
+        return [words("No block fell below {limit} and no rescue was active.", limit=SUPPRESSING)]
+    return [f"{_dip_words(dips, words)}; {_rescue_words(rescues, words)}."]
 
 
-def _dips(run: Run) -> list[tuple[float, int, str]]:
-    """Lowest ratio, its step and the block, for every block that was ever suppressing."""
+def lowest_of(run: Run) -> list[tuple[float, MonitorRow]]:
+    """What every block that was ever suppressing kept at its lowest, the lowest first."""
     found = []
     for block in run.blocks():
-        pairs = zip(*run.series(block, run.kept(block)), strict=True)
-        low = [(value, step, block) for step, value in pairs if value < SUPPRESSING]
-        if low:
-            found.append(min(low))
-    return sorted(found)
+        name = run.monitor.kept(block)
+        row = run.monitor.lowest(block, name)
+        if row is not None and row.values[name] < SUPPRESSING:
+            found.append((row.values[name], row))
+    return sorted(found, key=lambda pair: (pair[0], pair[1].step))
 
 
-def _rescues(run: Run) -> list[tuple[int, int, str]]:
-    """First step, number of readings and the block, for every block that was ever rescued."""
-    found = []
-    for block in run.blocks():
-        alpha = dict(zip(*run.series(block, "alpha"), strict=True))
-        effective = zip(*run.series(block, "alpha_eff"), strict=True)
-        steps = [s for s, value in effective if rescue_active(alpha.get(s, math.nan), value)]
-        if steps:
-            found.append((steps[0], len(steps), block))
-    return sorted(found)
+def rescues_of(run: Run) -> list[tuple[MonitorRow, int]]:
+    """The first reading and the number of readings of every rescue, the first first."""
+    found = [run.monitor.rescued(block) for block in run.blocks()]
+    return sorted((pair for pair in found if pair), key=lambda pair: pair[0].step)
 
 
-def _dip_words(dips: list[tuple[float, int, str]]) -> str:
+def _dip_words(dips: list[tuple[float, MonitorRow]], words: Words) -> str:
     if not dips:
-        return f"No block fell below {SUPPRESSING}"
-    value, step, block = dips[0]
-    if len(dips) == 1:
-        return f"{block} fell below {SUPPRESSING} (lowest {value:.3f}, at step {step:,})"
-    return (
-        f"{len(dips)} blocks fell below {SUPPRESSING} "
-        f"(lowest {value:.3f}: {block}, at step {step:,})"
+        return words("No block fell below {limit}", limit=SUPPRESSING)
+    kept, row = dips[0]
+    values = {"limit": SUPPRESSING, "kept": f"{kept:.3f}", "step": f"{row.step:,}"}
+    return words(
+        "{block} fell below {limit} (lowest {kept}, at step {step})"
+        if len(dips) == 1
+        else "{n} blocks fell below {limit} (lowest {kept}: {block}, at step {step})",
+        n=len(dips),
+        block=row.block,
+        **values,
     )
 
 
-def _rescue_words(rescues: list[tuple[int, int, str]]) -> str:
+def _rescue_words(rescues: list[tuple[MonitorRow, int]], words: Words) -> str:
     if not rescues:
-        return "no rescue was active"
-    step, count, block = rescues[0]
+        return words("no rescue was active")
+    row, count = rescues[0]
+    values = {"block": row.block, "step": f"{row.step:,}"}
     if len(rescues) == 1:
-        times = _count(count, "reading")
-        return f"the rescue of {block} was active at {times}, first at step {step:,}"
-    return f"the rescue was active in {len(rescues)} blocks, first in {block} at step {step:,}"
+        times = words.count(count, "{n} reading", "{n} readings")
+        return words(
+            "the rescue of {block} was active at {times}, first at step {step}",
+            times=times,
+            **values,
+        )
+    return words(
+        "the rescue was active in {n} blocks, first in {block} at step {step}",
+        n=len(rescues),
+        **values,
+    )
 
 
-def _score(run: Run) -> tuple[str, float] | None:
+def score(run: Run) -> tuple[str, float] | None:
     """The strictest mean average precision on record: of the result, else of the last epoch."""
     sources = [run.info.result, *reversed(run.metrics)]
     for wanted in ("map50-95", "map"):
         for source in sources:
             for name, value in source.items():
                 if wanted in name.lower() and math.isfinite(value):
-                    return name.removeprefix("metrics/").removesuffix("(B)"), value
+                    return short(name), value
     return None
 
 
-def _over(steps: set[int]) -> str:
-    return f", from {min(steps):,} to {max(steps):,}" if len(steps) > 1 else ""
+def listed(names: list[str], words: Words) -> str:
+    """Names in a row.
 
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _listed(names: list[str]) -> str:
-    head = names[:-1]
-    return f"{', '.join(head)} and {names[-1]}" if head else "".join(names)
+    >>> listed(["a", "b", "c"], Words())
+    'a, b and c'
+    """
+    if len(names) == 1:
+        return names[0]
+    return words("{names} and {last}", names=", ".join(names[:-1]), last=names[-1])

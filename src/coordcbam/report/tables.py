@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordcbam.records import MonitorRow, Run, Verdict, read_row, signal_kept
+from coordcbam.report.words import Words
 
 ABSENT = "–"
 _HUGE = 1e9
@@ -14,19 +15,30 @@ _COLUMNS = (
     ("r_block", "std(y) / std(x): the block alone, before the mix"),
     ("r_out_pre", "std(out) / std(x) after the alpha mix, before the rescue"),
     ("rho", "share of the signal kept, <x, out> / <x, x>, before the rescue"),
+    ("rms", "rms(out) / rms(x) after the alpha mix, before the rescue"),
     ("r_ema", "the slow average that the rescue looks at"),
     ("alpha", "the block's share of the mix"),
     ("alpha_eff", "that share after the rescue"),
+)
+_MORE = (
+    ("channel map", "mean [lowest..highest] of the channel attention"),
+    ("router", "the weights of the average-pooled and the max-pooled branch"),
+    ("row mask", "mean ± std of the attention over rows"),
+    ("column mask", "mean ± std of the attention over columns"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One block: ``cells`` in the order of :func:`headings`, a number and a remark each."""
+    """One block: ``cells`` in the order of :func:`headings`, a number and a remark each.
+
+    ``line`` is the line of ``monitor.csv`` that all but the first two cells are from, or 0.
+    """
 
     block: str
     cells: tuple[tuple[str, str], ...]
     verdict: Verdict
+    line: int
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -43,16 +55,13 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if size >= 10**digits else f"{value:.{digits}f}"
 
 
-def headings() -> list[tuple[str, str]]:
+def headings(words: Words) -> list[tuple[str, str]]:
     """The columns between a block's name and its verdict: title, and what it means."""
     return [
-        ("channels", "channels at this place"),
-        ("parameters", "parameters the block adds"),
-        *_COLUMNS,
-        ("channel map", "mean [lowest..highest] of the channel attention"),
-        ("router", "the weights of the average-pooled and the max-pooled branch"),
-        ("row mask", "mean ± std of the attention over rows"),
-        ("column mask", "mean ± std of the attention over columns"),
+        (words("channels"), words("channels at this place")),
+        (words("parameters"), words("parameters the block adds")),
+        *((name, words(meaning)) for name, meaning in _COLUMNS),
+        *((words(name), words(meaning)) for name, meaning in _MORE),
     ]
 
 
@@ -61,7 +70,7 @@ def last_readings(run: Run) -> list[Row]:
     places = {place.path: place for place in run.info.places}
     rows = []
     for block in run.blocks():
-        last, place = run.last(block), places.get(block)
+        last, place = run.monitor.last(block), places.get(block)
         values: Mapping[str, float] = last.values if last else {}
         single = (
             f"{place.channels:,}" if place and place.channels else ABSENT,
@@ -75,7 +84,8 @@ def last_readings(run: Run) -> list[Row]:
             _with_remark(values, "{}", "a_w_mean", "± {}", "a_w_std"),
         )
         cells = (*((text, "") for text in single), *double)
-        rows.append(Row(block=block, cells=cells, verdict=read_row(values)))
+        line = last.line if last else 0
+        rows.append(Row(block=block, cells=cells, verdict=read_row(values), line=line))
     return rows
 
 
@@ -89,47 +99,68 @@ def _with_remark(
     return text(form, (name,), ABSENT), text(remark, others, "")
 
 
-def worst_reading(run: Run, block: str) -> tuple[int, Verdict] | None:
-    """The step and verdict of the gravest reading of ``block``, the lowest ratio among equals."""
-    rows = [row for row in run.monitor if row.block == block]
+def worst_reading(run: Run, block: str) -> tuple[MonitorRow, Verdict] | None:
+    """The gravest reading of ``block``, the one that keeps least among equals, and its verdict."""
+    rescued = run.monitor.rescued(block)
+    found = [
+        run.monitor.lowest(block, run.monitor.kept(block)),
+        rescued[0] if rescued else None,
+        run.monitor.last(block),
+    ]
+    rows = [row for row in found if row is not None]
     if not rows:
         return None
 
     def gravity(row: MonitorRow) -> tuple[int, float]:
-        ratio = signal_kept(row.values)[1]
-        return _GRAVITY.index(read_row(row.values).level), -ratio if not math.isnan(
-            ratio
-        ) else -math.inf
+        kept = signal_kept(row.values)[1]
+        return _GRAVITY.index(read_row(row.values).level), -math.inf if math.isnan(kept) else -kept
 
     worst = max(rows, key=gravity)
-    return worst.step, read_row(worst.values)
+    return worst, read_row(worst.values)
 
 
-def flat(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def cited(run: Run) -> list[MonitorRow]:
+    """The rows of ``monitor.csv`` that the page's numbers are from, by their lines."""
+    rows = {}
+    for block in run.blocks():
+        worst = worst_reading(run, block)
+        for row in (run.monitor.last(block), worst[0] if worst else None):
+            if row is not None:
+                rows[row.line] = row
+    return [rows[line] for line in sorted(rows)]
+
+
+def flat(options: Mapping[str, Any], words: Words, prefix: str = "") -> list[tuple[str, str]]:
     """Nested options as dotted names and texts.
 
-    >>> flat({"preset": "step2", "ca": {"beta": 0.35, "norm": None}})
+    >>> flat({"preset": "step2", "ca": {"beta": 0.35, "norm": None}}, Words())
     [('preset', 'step2'), ('ca.beta', '0.35'), ('ca.norm', 'none')]
     """
     pairs: list[tuple[str, str]] = []
     for name, value in options.items():
         if isinstance(value, Mapping) and value:
-            pairs += flat(value, f"{prefix}{name}.")
+            pairs += flat(value, words, f"{prefix}{name}.")
         else:
-            pairs.append((f"{prefix}{name}", _option(value)))
+            pairs.append((f"{prefix}{name}", _option(value, words)))
     return pairs
 
 
-def _option(value: object) -> str:
+def _option(value: object, words: Words) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_option, value)) or "none"
-    words = {None: "none", True: "yes", False: "no"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+        return ", ".join(_option(one, words) for one in value) or words("none")
+    if value is None:
+        return words("none")
+    if isinstance(value, bool):
+        return words("yes") if value else words("no")
+    return str(value)
 
 
-def results(run: Run) -> list[tuple[str, str]]:
-    """The final numbers: what the run recorded as its result, else its last row of metrics."""
-    final: Mapping[str, float] = run.info.result
-    if not final and run.metrics:
-        final = {name: value for name, value in run.metrics[-1].items() if name != "epoch"}
-    return [(name, number(value, 4)) for name, value in final.items()]
+def results(run: Run) -> tuple[list[tuple[str, str]], str]:
+    """The final numbers and where they are from: the run's result, else its last metrics."""
+    if run.info.result:
+        return [(name, number(value, 4)) for name, value in run.info.result.items()], "run.json"
+    if not run.metrics:
+        return [], ""
+    final = {name: value for name, value in run.metrics[-1].items() if name != "epoch"}
+    line = f"metrics.csv:{len(run.metrics) + 1}"
+    return [(name, number(value, 4)) for name, value in final.items()], line

@@ -1,0 +1,175 @@
+"""The page of several runs side by side."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coordcbam._support.errors import UsageError
+from coordcbam.records import Run, read_run
+from coordcbam.report.charts import POINTS, Chart, Line, finite, short
+from coordcbam.report.page import write_page
+from coordcbam.report.summary import lowest_of, rescues_of, score
+from coordcbam.report.tables import ABSENT, flat, number
+from coordcbam.report.words import Words
+
+_COLOURS = 7
+
+
+def write_compare_page(folders: Sequence[Path], out: Path, words: Words) -> Path:
+    """See :func:`coordcbam.report.build_comparison`, which first asks for the packages."""
+    if len(folders) < 2:
+        raise UsageError(f"{len(folders)} run: expected two or more to lay side by side")
+    runs = [read_run(folder) for folder in folders]
+    names = _names(folders)
+    charts = [*_metric_charts(runs, names, words), *_block_charts(runs, names, words)]
+    context = {
+        "name": " · ".join(names),
+        "runs": [
+            {"name": name, "colour": index % _COLOURS, "status": run.info.status}
+            for index, (name, run) in enumerate(zip(names, runs, strict=True))
+        ],
+        "facts": [(title, [fact(run) for run in runs]) for title, fact in _facts(words)],
+        "options": _differing(runs, words),
+        "charts": charts,
+        "problems": [
+            (name, line) for name, run in zip(names, runs, strict=True) for line in run.problems
+        ],
+    }
+    return write_page(out, "compare.html.jinja", words, charts, context)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with as much of their path as tells them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    parts = [one[:-1] if one[-1:] == ("coordcbam",) else one for one in parts]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-depth:]) for one in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return [f"{name} ({n})" if names.count(name) > 1 else name for n, name in enumerate(names, 1)]
+
+
+def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
+    def scored(run: Run) -> str:
+        found = score(run)
+        return f"{number(found[1])} ({found[0]})" if found else ABSENT
+
+    def best(run: Run) -> str:
+        found = [
+            (value, int(row["epoch"]))
+            for row in run.metrics
+            for name, value in row.items()
+            if "map50-95" in name.lower() and finite(value) is not None
+        ]
+        if not found:
+            return ABSENT
+        value, epoch = max(found)
+        return words("{value} at epoch {epoch}", value=number(value), epoch=epoch)
+
+    def lowest(run: Run) -> str:
+        rows = [run.monitor.lowest(block, run.monitor.kept(block)) for block in run.blocks()]
+        kept = [(row.values[run.monitor.kept(row.block)], row) for row in rows if row]
+        if not kept:
+            return ABSENT
+        value, row = min(kept, key=lambda pair: pair[0])
+        step = f"{row.step:,}"
+        return words(
+            "{value}, {block} at step {step}", value=number(value), block=row.block, step=step
+        )
+
+    def skipped(run: Run) -> str:
+        return f"{sum(event.kind in {'skipped', 'non_finite'} for event in run.events):,}"
+
+    return [
+        (words("Blocks"), lambda run: ", ".join(run.blocks()) or ABSENT),
+        (words("Preset"), lambda run: str(run.info.config.get("preset", ABSENT))),
+        (words("Parameters"), lambda run: f"{sum(p.parameters for p in run.info.places):,}"),
+        (words("Last score"), scored),
+        (words("Best mAP50-95"), best),
+        (words("Least signal kept"), lowest),
+        (words("Blocks that fell below 0.45"), lambda run: str(len(lowest_of(run)))),
+        (words("Blocks that were rescued"), lambda run: str(len(rescues_of(run)))),
+        (words("Skipped or non-finite"), skipped),
+        (words("Host"), lambda run: run.info.host),
+    ]
+
+
+def _differing(runs: Sequence[Run], words: Words) -> list[tuple[str, list[str]]]:
+    """Options and versions that are not the same in all runs."""
+    tables = [
+        dict(flat({"options": run.info.config, "versions": run.info.versions}, words))
+        for run in runs
+    ]
+    names = dict.fromkeys(name for table in tables for name in table)
+    rows = [(name, [table.get(name, ABSENT) for table in tables]) for name in names]
+    return [row for row in rows if len(set(row[1])) > 1]
+
+
+def _metric_charts(runs: Sequence[Run], names: Sequence[str], words: Words) -> list[Chart]:
+    """A chart for each number that any run has by epoch, with a curve a run."""
+    columns = dict.fromkeys(
+        short(name) if "map" in name.lower() else name
+        for run in runs
+        for row in run.metrics
+        for name in row
+        if "map" in name.lower() or "loss" in name.lower()
+    )
+    charts = []
+    for index, column in enumerate(sorted(columns, key=lambda name: "map" not in name.lower())):
+        series = [
+            {
+                int(row["epoch"]): finite(value)
+                for row in run.metrics
+                for name, value in row.items()
+                if column in {name, short(name) if "map" in name.lower() else name}
+            }
+            for run in runs
+        ]
+        title = words("{name} by epoch", name=column)
+        chart = _together(f"metric-{index}", title, "epoch", series, names, (0.0, None))
+        charts += [chart] if chart else []
+    return charts
+
+
+def _block_charts(runs: Sequence[Run], names: Sequence[str], words: Words) -> list[Chart]:
+    """The signal kept by each block, with a curve a run."""
+    charts = []
+    for index, block in enumerate(dict.fromkeys(b for run in runs for b in run.blocks())):
+        series = []
+        for run in runs:
+            kept = run.monitor.kept(block)
+            data: dict[str, list[Any]] = run.monitor.thinned(block, [kept], POINTS)
+            series.append(dict(zip(data["step"], data.get(kept, []), strict=False)))
+        title = words("{block}: signal kept", block=block)
+        chart = _together(f"kept-{index}", title, "step", series, names, (0.25, 1.05))
+        charts += [chart] if chart else []
+    return charts
+
+
+def _together(
+    name: str,
+    title: str,
+    axis: str,
+    series: Sequence[dict[int, float | None]],
+    names: Sequence[str],
+    bounds: tuple[float, float | None],
+) -> Chart | None:
+    x = sorted({at for values in series for at in values})
+    lines = [
+        Line(name=run, values=[values.get(at) for at in x], colour=str(index % _COLOURS))
+        for index, (run, values) in enumerate(zip(names, series, strict=True))
+        if any(value is not None for value in values.values())
+    ]
+    if not lines:
+        return None
+    floor, ceiling = bounds
+    return Chart(
+        name=name,
+        title=title,
+        axis=axis,
+        x=x,
+        lines=lines,
+        floor=floor,
+        ceiling=ceiling,
+        bridged=True,
+    )

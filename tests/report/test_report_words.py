@@ -1,0 +1,91 @@
+"""Every text of the pages exists in every language, with the same holes."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from coordcbam import report
+from coordcbam._support.errors import UsageError
+from coordcbam.monitor import diagnose
+from coordcbam.report.words import LANGUAGES, Words
+
+ROOM = Path(report.__file__).parent
+HOLE = re.compile(r"\{(\w*)[^}]*\}")
+# Texts that other rooms write into a run: their forms are in the tables, too.
+OTHERS = {
+    "finished",
+    "failed",
+    "running",
+    "healthy",
+    "no reading",
+    "suppressing strongly",
+    "rescue active",
+}
+
+
+def of_python(path: Path) -> set[str]:
+    """The first text of ``words(...)``, the nouns of ``words.count(...)``, and constants given."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            texts = {"words": node.args[:1], "words.count": node.args[1:]}.get(name, [])
+            for text in texts:
+                found |= {n.value for n in ast.walk(text) if isinstance(n, ast.Constant)}
+    return {text for text in found if isinstance(text, str)}
+
+
+def of_template(path: Path) -> set[str]:
+    text = path.read_text(encoding="utf-8")
+    found = set(re.findall(r'\b_\("((?:[^"\\]|\\.)*)"', text))
+    for one, many in re.findall(r'\bn_\([^,]+, "([^"]*)", "([^"]*)"\)', text):
+        found |= {one, many}
+    return found
+
+
+def used() -> set[str]:
+    texts = set()
+    for path in ROOM.glob("*.py"):
+        texts |= of_python(path)
+    for path in ROOM.glob("templates/*.jinja"):
+        texts |= of_template(path)
+    return texts
+
+
+@pytest.fixture(params=[language for language in LANGUAGES if language != "en"])
+def table(request: pytest.FixtureRequest) -> dict[str, str]:
+    return json.loads((ROOM / f"languages/{request.param}.json").read_text(encoding="utf-8"))
+
+
+def test_nothing_is_left_in_english(table: dict[str, str]) -> None:
+    assert len(used()) > 80
+    assert sorted((used() | OTHERS) - set(table)) == []
+
+
+def test_the_holes_are_the_same(table: dict[str, str]) -> None:
+    for text, translation in table.items():
+        assert sorted(HOLE.findall(text)) == sorted(HOLE.findall(translation)), text
+
+
+def test_events_of_the_monitor_are_translated(table: dict[str, str]) -> None:
+    words = Words("tr")
+    values = {"name": "rho", "kept": 0.412, "alpha": 0.7, "alpha_eff": 0.5}
+    for kind, texts in diagnose._TEXTS.items():
+        for text in texts:
+            said = text.format(**values)
+            assert words.told(said) != said, said
+        assert {words.told(kind), words.told(f"{kind}_ended")}.isdisjoint({kind, f"{kind}_ended"})
+
+
+def test_a_text_nobody_knows_stays() -> None:
+    assert Words("tr").told("499/499 kept") == "499/499 kept"
+    assert Words("en").told("anything {at} all") == "anything {at} all"
+
+
+def test_another_language_is_one_line() -> None:
+    with pytest.raises(UsageError, match="lang='de': expected one of en, tr"):
+        Words("de")
