@@ -48,14 +48,24 @@ class Readings(Sequence[MonitorRow]):
 
     __hash__ = None  # type: ignore[assignment]  # as a list has none
 
+    @cached_property
+    def _places(self) -> "dict[str, pl.Series]":
+        """Where each block's rows are, blocks in the order of their first rows."""
+        import polars as pl
+
+        # Not table.select, which copies every column first.
+        blocks = pl.DataFrame([self.table["block"]]).with_row_index("at")
+        found = blocks.group_by("block", maintain_order=True).agg("at")
+        return dict(zip(map(str, found["block"]), found["at"], strict=True))
+
     def _rows(self, block: str, fields: Sequence[str]) -> "pl.DataFrame":
         """``line``, ``step`` and those of ``fields`` that there are, of a block, by rising step."""
         import polars as pl
 
-        known = [name for name in fields if name in self.fields]
-        # Not table.select, which copies every column first.
-        columns = pl.DataFrame([self.table[name] for name in ("block", "line", "step", *known)])
-        rows = columns.filter(pl.col("block") == block).drop("block")
+        names = ["line", "step", *(name for name in fields if name in self.fields)]
+        places = self._places.get(block)
+        rows = pl.DataFrame([self.table[name] for name in names])
+        rows = rows.clear() if places is None else rows[places]
         if rows["step"].is_sorted() and rows["step"].n_unique() == rows.height:
             return rows
         return rows.unique("step", keep="last", maintain_order=True).sort("step")
@@ -64,13 +74,9 @@ class Readings(Sequence[MonitorRow]):
         """The row of a line of ``monitor.csv``."""
         return self[int(self.table["line"].search_sorted(line))]
 
-    @cached_property
-    def _blocks(self) -> list[str]:
-        return list(map(str, self.table["block"].unique(maintain_order=True)))
-
     def blocks(self) -> list[str]:
         """The names of the blocks that were read, in the order of their first rows."""
-        return list(self._blocks)
+        return list(self._places)
 
     def steps(self) -> tuple[int, int, int] | None:
         """How many steps were read, the first and the last; None without any."""
@@ -86,8 +92,8 @@ class Readings(Sequence[MonitorRow]):
 
     def last(self, block: str) -> MonitorRow | None:
         """The last line of ``block``, or None."""
-        lines = self.table["line"].filter(self.table["block"] == block)
-        return self.at(lines[-1]) if len(lines) else None
+        places = self._places.get(block)
+        return None if places is None else self[int(places[-1])]
 
     def lowest(self, block: str, field: str) -> MonitorRow | None:
         """The row with the smallest finite number in ``field``, the first of equals, or None."""
