@@ -1,11 +1,12 @@
 """Records to figures and one self-contained HTML page. Never imports torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coordcbam._support.extras import require
 
-__all__ = ["build_comparison", "build_pictures", "build_report"]
+__all__ = ["build_comparison", "build_pictures", "build_preflight", "build_report"]
 
 
 def build_report(
@@ -78,3 +79,22 @@ def build_pictures(folder: Path, *, name: str = "pictures", lang: str = "en") ->
     from coordcbam.report.words import Words
 
     return write_pictures_page(Path(folder), name, Words(lang))
+
+
+def build_preflight(document: Mapping[str, Any], out: Path, *, lang: str = "en") -> Path:
+    """Write the page of a preflight, and return its path.
+
+    Args:
+        document: what ``Preflight.to_dict()`` gives.
+        out: the page to write, or a folder for it.
+        lang: ``"en"`` or ``"tr"``.
+
+    Raises:
+        UsageError: a document of another kind, or another language.
+        MissingExtraError: jinja2 is absent.
+    """
+    require("jinja2", for_what="the page")
+    from coordcbam.report.preflight_page import write_preflight_page
+    from coordcbam.report.words import Words
+
+    return write_preflight_page(document, Path(out), Words(lang))
