@@ -240,12 +240,16 @@ def look_at(
     if not isinstance(model, Model):
         if not isinstance(model, (str, Path)) or not Path(model).is_file():
             raise UsageError(f"{model}: no such checkpoint; expected best.pt of a run with blocks")
+        if Path(model).suffix != ".pt":
+            raise UsageError(f"{model}: not a .pt; expected best.pt of a run with blocks")
         model = opened(str(model), to="look into")
     network = model.model
     if not isinstance(network, torch.nn.Module):
         raise UsageError(f"{network}: not PyTorch; expected a checkpoint, best.pt")
     if not switches(network):
         raise UsageError(f"{model.ckpt_path or 'model'}: no blocks in it; YOLO.insert puts them in")
+    if imgsz is not None and (not isinstance(imgsz, int) or isinstance(imgsz, bool) or imgsz < 1):
+        raise UsageError(f"imgsz={shown(imgsz)}: expected a number of pixels, such as 640")
     size = imgsz or model.overrides.get("imgsz") or DEFAULT_CFG_DICT["imgsz"]
     sight = _sight(model._smart_load("predictor"), network, model.task, size)
     return looking.look_at(network, images, folder, sight)

@@ -27,7 +27,7 @@ def save_maps(path: Path, sheets: Mapping[str, Sheet]) -> None:
 def load_maps(path: Path) -> dict[str, Sheet]:
     """What is kept; what cannot be read is not missed, its pictures only stay as they are."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             names = dict.fromkeys(key.rpartition("/")[0] for key in held.files)
             return {n: Sheet(*(held[f"{n}/{field}"] for field in Sheet._fields)) for n in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
