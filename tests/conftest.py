@@ -9,11 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from _support.offline import without_trackers
+
 # Before anything imports ultralytics: it reads these once, at import.
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["YOLO_AUTOINSTALL"] = "0"
 os.environ["YOLO_VERBOSE"] = "false"
-os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="coordcbam-tests-"))
+if "YOLO_CONFIG_DIR" not in os.environ:
+    os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="coordcbam-tests-")
+    without_trackers(Path(os.environ["YOLO_CONFIG_DIR"]))
 
 import pytest
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from _support.offline import without_trackers
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -38,6 +40,7 @@ def test_an_example_runs(
     code: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     (tmp_path / "config").mkdir()
+    without_trackers(tmp_path / "config")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     environment = {
         **inherited,

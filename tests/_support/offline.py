@@ -1,12 +1,21 @@
 """The environment of a process that runs Ultralytics without a network."""
 
+import json
 import os
 from pathlib import Path
+
+
+def without_trackers(folder: Path) -> None:
+    """Have Ultralytics use none of the trackers that are installed, which it does by itself."""
+    file = folder / "settings.json"
+    if not file.exists():  # a test may want one
+        file.write_text(json.dumps({"comet": False, "mlflow": False}), encoding="utf-8")
 
 
 def environment(folder: Path) -> dict[str, str]:
     """For a fresh process: offline, and with settings of its own."""
     folder.mkdir(parents=True, exist_ok=True)
+    without_trackers(folder)
     # Ultralytics switches its loggers off where it sees pytest's variables.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return {

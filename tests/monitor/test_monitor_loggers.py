@@ -3,9 +3,11 @@
 import csv
 import logging
 import math
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -241,7 +243,7 @@ def test_looking_leaves_the_model_as_it_was(step, training):
 
         def forward(self, x):
             self.anchors, self.cells = x.shape, x
-            return x + torch.rand(1)
+            return x + torch.rand(1) + random.random() + np.random.rand()
 
     model = model_of(getattr(cc.BlockConfig, step)()).append(Noting())
     model[2].monitor = True
@@ -251,12 +253,13 @@ def test_looking_leaves_the_model_as_it_was(step, training):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     stats, tally = model[2].stats.clone(), getattr(model[2], "tally", torch.zeros(1)).clone()
     kept = {module: dict(vars(module)) for module in model.modules()}
-    random_state = torch.get_rng_state()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     gradients = torch.is_grad_enabled()
 
     assert set(gates(model, (PROBE,))["2"]) == set(COUNTS)
 
-    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
     assert torch.is_grad_enabled() == gradients
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.testing.assert_close(model[2].stats, stats, rtol=0, atol=0, equal_nan=True)

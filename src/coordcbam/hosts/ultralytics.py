@@ -10,8 +10,10 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
 """
 
 import inspect
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +54,7 @@ from coordcbam.insert import (
     switches,
 )
 from coordcbam.insert.foreign import SOURCES, Foreign
+from coordcbam.monitor.loggers import Comet, MLflow, TensorBoard, WandB
 from coordcbam.records.pictures import Picture
 
 __all__ = [
@@ -120,10 +123,27 @@ class Monitored(Monitoring, BaseTrainer):
 
     coordcbam_predictor: type[BasePredictor] = BasePredictor
 
+    def coordcbam_back_ends(self) -> dict[str, Callable[[], Any]]:
+        """How to reach each logger of Ultralytics' that this run has opened, by its callbacks."""
+        return {
+            name: partial(adapted, callbacks)
+            for name, adapted in _BACK_ENDS.items()
+            if (callbacks := sys.modules.get(f"ultralytics.utils.callbacks.{name}"))
+            and getattr(callbacks, "on_fit_epoch_end", None) in self.callbacks["on_fit_epoch_end"]
+        }
+
     def coordcbam_sight(self, network: torch.nn.Module) -> looking.Sight:
         """How the run's predictor takes images."""
         return _sight(self.coordcbam_predictor, network, self.args.task, self.args.imgsz)
 
+
+# Each None where Ultralytics could not open its own.
+_BACK_ENDS: dict[str, Callable[[Any], Any]] = {
+    "tensorboard": lambda module: module.WRITER and TensorBoard(module.WRITER),
+    "wb": lambda module: module.wb.run and WandB(module.wb.run, axis="epoch", commit=False),
+    "mlflow": lambda module: module.mlflow.active_run() and MLflow(),
+    "comet": lambda module: module.comet_ml.get_running_experiment() and Comet(),
+}
 
 TWINS: dict[type, Any] = {ultralytics.RTDETR: RTDETR, ultralytics.YOLOWorld: YOLOWorld}
 

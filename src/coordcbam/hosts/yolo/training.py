@@ -11,6 +11,7 @@ from coordcbam.hosts.yolo.saving import aside, empty_aside
 from coordcbam.hosts.yolo.watching import CALLBACKS, fit_epoch_end, is_main, start, teardown
 from coordcbam.insert import copy_monitor_state_
 from coordcbam.monitor import Monitor
+from coordcbam.monitor.loggers import Loggers
 
 LOGGER = logging.getLogger("ultralytics")
 
@@ -28,6 +29,7 @@ class Monitoring(_Trainer):
     last: Path
     _frozen: Any = None
     coordcbam_monitor: Monitor | None = None
+    coordcbam_loggers: Loggers | None = None
     coordcbam_epoch_ended = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

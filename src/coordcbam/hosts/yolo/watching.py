@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from coordcbam.hosts.watched import LostBlocksError, check_ran, columns, told
-from coordcbam.hosts.yolo import looking
+from coordcbam.hosts.yolo import backends, looking
 from coordcbam.hosts.yolo.saving import ASIDE, rename
 from coordcbam.insert import blocks, lost_places
 from coordcbam.monitor import Monitor, read
@@ -42,6 +42,7 @@ def start(trainer: Any) -> None:
             versions={"ultralytics": version("ultralytics")},
         )
         looking.before(trainer)
+        backends.begin(trainer)
 
 
 def batch_end(trainer: Any) -> None:
@@ -67,12 +68,14 @@ def fit_epoch_end(trainer: Any) -> None:
     trainer.coordcbam_epoch_ended = False
     losses = trainer.label_loss_items(trainer.tloss, prefix="train")
     trainer.coordcbam_monitor.metrics(trainer.epoch, {**losses, **_short(trainer.metrics)})
+    backends.epoch_end(trainer)
 
 
 def end(trainer: Any) -> None:
     """on_train_end: close the records, and with them the run."""
     if trainer.coordcbam_monitor is not None:
         looking.after(trainer)
+        backends.end(trainer)
         _close(trainer, trainer.coordcbam_monitor)
     stripped = trainer.wdir / ASIDE / trainer.last.name
     if stripped.exists():
