@@ -11,11 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 pytest.importorskip("ultralytics")
 
 import coordcbam as cc
+from _support.offline import without_trackers
 from coordcbam.data import DigitsConfig, digits
 from coordcbam.hosts import ultralytics as host
 
@@ -118,6 +120,68 @@ def test_options_that_would_be_ignored_are_refused(
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Callable[[bool], Path]:
+    """A last.pt as a run leaves it that was stopped in the middle, with a block or without."""
+
+    def make(blocks: bool) -> Path:
+        model = host.YOLO("yolo11n.yaml")
+        if blocks:
+            model.insert("P3")
+        path = tmp_path / f"last-{blocks}.pt"
+        model.ckpt = {**(model.ckpt or {}), "model": model.model}
+        model.save(path)
+        checkpoint = torch.load(path, weights_only=False)
+        torch.save({**checkpoint, "epoch": 1, "optimizer": {"state": {}}}, path)
+        return path
+
+    return make
+
+
+def test_resume_goes_on_with_the_file_that_is_named(
+    call: Callable[..., Any], training: SimpleNamespace, unfinished: Callable[[bool], Path]
+) -> None:
+    path = unfinished(True)
+    assert call("train", f"resume={path}").status == 0
+    assert training.model.ckpt_path == str(path)
+    assert [path for path, _ in cc.blocks(training.model.model)] == PATHS[:1]
+    assert call("train", f"model={path}", "resume").status == 0
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words", "told"),
+    [
+        (True, ["resume={}", "model=yolo11n.yaml"], "give one of them"),
+        (True, ["resume=nowhere.pt"], "no such checkpoint"),
+        (True, ["model={}", "resume=True", "--at", "P4"], "leave out --at"),
+        (True, ["model={}", "resume=True", "--block", "timm:se"], "leave out --block"),
+        (True, ["model={}", "resume=True", "--beta-ca", "0.5"], "leave out --beta-ca"),
+        (False, ["model={}", "resume=True"], "has no block to go on with"),
+    ],
+)
+def test_resume_that_would_do_something_else_is_refused(
+    blocks: bool,
+    words: list[str],
+    told: str,
+    call: Callable[..., Any],
+    training: SimpleNamespace,
+    unfinished: Callable[[bool], Path],
+) -> None:
+    path = unfinished(blocks)
+    done = call("train", *(word.format(path) for word in words))
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert told in done.err
+    assert training.model is None
+
+
+def test_a_finished_training_is_not_resumed(
+    call: Callable[..., Any], training: SimpleNamespace, checkpoint: Path
+) -> None:
+    done = call("train", f"model={checkpoint}", "resume=True")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "its training has ended or never began" in done.err
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "broken.pt", "broken.yaml"])
 def test_a_file_that_is_no_model(
     name: str, call: Callable[..., Any], training: SimpleNamespace, tmp_path: Path, empty: Path
@@ -149,6 +213,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = base / "cli"
     folder.mkdir(exist_ok=True)
     (folder / "config").mkdir(exist_ok=True)
+    without_trackers(folder / "config")
     with FileLock(f"{folder}.lock"):
         if not (folder / "status").exists():
             data = digits(DigitsConfig(train=32, val=8), root=base / "digits")
