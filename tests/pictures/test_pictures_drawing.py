@@ -46,12 +46,12 @@ def test_beyond_the_range_is_its_end_and_nan_is_no_colour():
 
 def test_the_range_is_symmetric_rounded_up_and_bounded():
     assert reach_of(np.array([0.871, 1.0])) == 0.13
-    assert reach_of(np.array([1.0, 1.0])) == 0.01
+    assert reach_of(np.array([1.0, 1.0])) == 0.05
     assert reach_of(np.array([-40.0, 9.0])) == 1.0
     assert reach_of(np.array([0.8, 0.9])) == 0.2  # no step up by the float's last bit
     many = np.ones(1000)
     many[0] = 50.0  # one cell of a thousand
-    assert reach_of(many) == 0.01
+    assert reach_of(many) == 0.05
 
 
 @pytest.mark.parametrize("size", [(128, 128), (8, 8), (4000, 300), (300, 4000), (1, 1), (640, 480)])

@@ -16,7 +16,7 @@ _CUT = ((190, 232, 240), (150, 216, 232), (40, 120, 190), (28, 32, 110))
 _AMPLIFIED = ((255, 238, 190), (255, 214, 110), (232, 112, 20), (130, 22, 12))
 _OPACITY = (0.0, 0.5, 0.72, 0.82)
 
-_LEAST, _MOST = 0.01, 1.0  # a range: 0.99 to 1.01, and 0 to 2
+_LEAST, _MOST = 0.05, 1.0  # 0.95 to 1.05, so that hardly anything looks it, and 0 to 2
 _USUAL = 0.99  # of the values are within the range, so that no single cell takes it all
 
 
@@ -26,7 +26,7 @@ def reach_of(values: Values) -> float:
     >>> reach_of(np.array([0.93, 1.0, 1.02], dtype=np.float32))
     0.07
     >>> reach_of(np.array([np.nan, 1.0], dtype=np.float32))
-    0.01
+    0.05
     """
     away = np.abs(values[np.isfinite(values)].astype(np.float64) - 1.0)
     reach = float(np.quantile(away, _USUAL, method="higher")) if away.size else 0.0
@@ -43,8 +43,8 @@ def laid_over(ground: Pixels, values: Values, reach: float) -> Pixels:
         values: (H, W); one that is NaN leaves its ground as it is.
         reach: how far from 1 the colour is the strongest.
 
-    >>> laid_over(np.full((1, 1, 3), 200, np.float32), np.ones((1, 1), np.float32), 0.1)[0, 0]
-    array([200., 200., 200.], dtype=float32)
+    >>> laid_over(np.full((1, 1, 3), 9, np.float32), np.ones((1, 1), np.float32), 0.1).tolist()
+    [[[9.0, 9.0, 9.0]]]
     """
     share = np.clip(np.nan_to_num((values - 1.0) / reach), -1.0, 1.0)
     away = np.abs(share)
