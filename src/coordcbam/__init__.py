@@ -8,6 +8,8 @@ Names are loaded when they are first used (PEP 562), so importing the package co
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from coordcbam._support.wake import wake_hosts
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
         ChannelAttentionFusionT,
         CoordinateAttPlus,
     )
+    from coordcbam.preflight import Preflight, preflight
 
 _ROOM_OF = {
     **dict.fromkeys(
@@ -113,6 +116,7 @@ _ROOM_OF = {
         ("CBAMChannelPlusCoord", "ChannelAttentionFusionT", "CoordinateAttPlus"),
         "coordcbam.notebook.step2",
     ),
+    **dict.fromkeys(("Preflight", "preflight"), "coordcbam.preflight"),
 }
 
 __all__ = [
@@ -139,6 +143,7 @@ __all__ = [
     "MixConfig",
     "Monitor",
     "Plan",
+    "Preflight",
     "RescueConfig",
     "Stats",
     "Trace",
@@ -156,8 +161,20 @@ __all__ = [
     "insert_",
     "parameter_groups",
     "plan",
+    "preflight",
     "remove_",
 ]
+
+
+class _Package(ModuleType):
+    """The package, in which ``preflight`` is the function also when its room is imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "preflight" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

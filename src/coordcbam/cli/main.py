@@ -23,6 +23,7 @@ VERBS = {
     "val": "validate a YOLO with its blocks",
     "predict": "find objects with a YOLO and its blocks",
     "export": "write a YOLO with its blocks in another format",
+    "preflight": "what blocks would do to a YOLO before it is trained: gain, score, cost",
     "quicktest": "the notebook's section 8, read by its section 9",
     "check": "a config, live; or the silent failures of weights, a run's folder or an export",
     "report": "rebuild the page of a run",

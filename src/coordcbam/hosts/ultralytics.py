@@ -22,6 +22,7 @@ import cv2
 import torch
 import ultralytics
 from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
+from ultralytics.data import dataset as datasets
 from ultralytics.data.augment import classify_transforms
 from ultralytics.engine import trainer as engine
 from ultralytics.engine.exporter import Exporter
@@ -46,6 +47,7 @@ from coordcbam.hosts.yolo.places import resolve
 from coordcbam.hosts.yolo.row import CoordCBAMLayer
 from coordcbam.hosts.yolo.rows import ROW
 from coordcbam.hosts.yolo.saving import stripping_aside
+from coordcbam.hosts.yolo.scoring import IMAGES, Scoring
 from coordcbam.hosts.yolo.training import Monitoring
 from coordcbam.hosts.yolo.transfer import Transfer, compare
 from coordcbam.insert import (
@@ -70,6 +72,7 @@ __all__ = [
     "prepare",
     "register",
     "resolve",
+    "scoring",
     "write_model",
 ]
 
@@ -316,6 +319,11 @@ def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transf
     return compare(source, network)
 
 
+def scoring(model: Model, data: str | Path, *, images: int = IMAGES, **arguments: Any) -> Scoring:
+    """What scores networks like ``model``'s on a few images of ``data``: see :class:`Scoring`."""
+    return Scoring(model, {**arguments, "data": str(data)}, images=images, datasets=datasets)
+
+
 def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict[str, Any]]:
     """The model and the arguments of its ``mode`` that ``key=value`` words ask for, all checked.
 
@@ -328,7 +336,8 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
     arguments = dict(_parsed(word) for word in words if word != mode)
     if "model" not in arguments:
         raise UsageError("no model: give model=yolo11n.yaml, or a checkpoint model=best.pt")
-    if mode == "train" and "data" not in arguments and not arguments.get("resume"):
+    needs_data = mode == "preflight" or (mode == "train" and not arguments.get("resume"))
+    if needs_data and "data" not in arguments:
         raise UsageError("no data: give data=my.yaml, or data=digits for the embedded set")
     if mode == "predict" and "source" not in arguments:
         raise UsageError("no pictures: give source=a.jpg, a folder or a video")

@@ -1,0 +1,218 @@
+"""The preflight itself: every block at all places and at each alone, on copies, untrained."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from coordcbam._support.errors import UsageError, shown
+from coordcbam.bench.rows import machine, versions
+from coordcbam.insert import Row
+from coordcbam.insert.attach import check_model
+from coordcbam.insert.plan import Places
+from coordcbam.preflight import signal
+from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candidates
+from coordcbam.preflight.price import Work, one_of, parameters, work
+from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
+from coordcbam.preflight.rows import Seen, block_row, place_rows
+from coordcbam.preflight.trial import Trial, copied, places_of, trial
+from coordcbam.preflight.undisturbed import undisturbed
+from coordcbam.preflight.verdict import verdict
+
+Score: TypeAlias = Callable[[nn.Module], float]
+# (done, all, what is measured now); called before each measurement and after the last.
+Progress: TypeAlias = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What every trial has in common, and the model without blocks."""
+
+    model: nn.Module
+    rows: tuple[Row, ...]
+    batches: list[Any]
+    score: Score | None
+    before: signal.Heard
+    gradients: signal.Gradients | None
+    score_before: float | None
+    work: Work
+
+    def scored(self, made: Trial) -> float | None:
+        """The score of a copy in eval mode."""
+        return None if self.score is None else scored_by(self.score, made.model.eval())
+
+    def trial(self, of: Candidate, seed: int, paths: Iterable[str] | None = None) -> Trial:
+        """A copy with blocks at all places, or at these."""
+        wanted = None if paths is None else set(paths)
+        channels = {r.path: r.channels for r in self.rows if wanted is None or r.path in wanted}
+        return trial(self.model, channels, of, seed)
+
+
+def preflight(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    at: Places,
+    blocks: str | Iterable[Block] = BLOCKS,
+    score: Score | None = None,
+    seeds: int = 3,
+    about: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Preflight:
+    """Say what blocks would do to ``model``, before any training, on copies of it.
+
+    The model is as before afterwards, bit for bit, and so are the states of PyTorch's, NumPy's and
+    Python's random numbers. A layer that has a block keeps it, and the one on trial comes after it.
+
+    Args:
+        model: any module, trained or not.
+        batches: a few inputs: tensors, or tuples of arguments; of images it was not trained on.
+        at: places, as for :func:`coordcbam.insert_`: a path, a glob, several, or a predicate.
+        blocks: words as for ``insert_(block=...)``, ``"none"`` (a control: what a hook costs), the
+            presets ``"step1"`` to ``"step3"``, or configs. Of the default ones, a block whose
+            library is absent is left out with a note.
+        score: of a model, in eval mode; higher is better, so give ``lambda m: -loss(m)`` of a loss.
+        seeds: how many times each block is drawn anew.
+        about: what the document is to say of the model and the data.
+        progress: told ``(done, all, what)``.
+
+    Raises:
+        PlaceError: a place that does not exist or cannot carry a block.
+        UsageError: no such block, no batch, or a model that cannot be copied.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    >>> found = preflight(model, [torch.ones(2, 3, 8, 8)], at="1", blocks="step3")
+    >>> found.verdict
+    'No block harms this model before any training. Not a bit of the outputs changes: step3.'
+    """
+    check_model(model)
+    batches = _checked(batches)
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise UsageError(f"seeds={shown(seeds)}: expected an integer of 1 or more")
+    found, notes = candidates(blocks)
+    started = time.monotonic()
+    with undisturbed():
+        ground, told = _ground(model, at, batches, score)
+        ticks = _ticks(progress, found, len(ground.rows), seeds)
+        rows = [_at_all(ground, each, seeds, ticks) for each in found]
+        alone = [_alone(ground, each, ticks) for each in found if each.name != NONE]
+        for _ in ticks:  # tells the end
+            pass
+    singles = [single for several in alone for single in several]
+    ranking = place_rows(ground.rows, singles, ground.gradients)
+    base = ground.score_before
+    return Preflight(
+        about={
+            "model": type(model).__name__,
+            "places": [{"path": row.path, "channels": row.channels} for row in ground.rows],
+            "blocks": [each.name for each in found],
+            "seeds": seeds,
+            "batches": [_shape(batch) for batch in batches],
+            "versions": versions(),
+            "machine": machine(),
+            "seconds": round(time.monotonic() - started, 1),
+            **(about or {}),
+        },
+        without={"score": base, "parameters": parameters([model]), **ground.work._asdict()},
+        rows=tuple(rows),
+        alone=tuple(row for row, _, _ in singles),
+        ranking=tuple(ranking),
+        verdict=verdict(rows, base),
+        notes=(*notes, *told),
+    )
+
+
+def _ground(
+    model: nn.Module, at: Places, batches: list[Any], score: Score | None
+) -> tuple[Ground, list[str]]:
+    """The model without blocks, measured as each trial is; and what there is to say of it."""
+    rows, before = places_of(model, at, batches[0])
+    notes = [f"{path} has a block already: the one on trial comes after it" for path in before]
+    made = trial(
+        model, {row.path: row.channels for row in rows}, Candidate(name=NONE, what=None), 0
+    )
+    plain = Trial(copied(model).eval(), {})
+    gradients = signal.gradients(made, batches[0])
+    if gradients is None:
+        notes.append("the model has no gradient: nothing is said of it")
+    ground = Ground(
+        model=model,
+        rows=rows,
+        batches=batches,
+        score=score,
+        before=signal.heard(plain, batches),
+        gradients=gradients,
+        score_before=None if score is None else scored_by(score, plain.model),
+        work=work(plain.model, one_of(batches[0])),
+    )
+    return ground, notes
+
+
+def scored_by(score: Score, model: nn.Module) -> float:
+    """The score as a number."""
+    with torch.no_grad():
+        return float(score(model))
+
+
+def _at_all(ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]) -> BlockRow:
+    """A block at all places, with every seed; without weights there is one."""
+    seen = []
+    for seed in range(1 if of.what is None else seeds):
+        next(ticks)
+        made = ground.trial(of, seed)
+        heard = signal.heard(made, ground.batches)
+        seen.append(
+            Seen(
+                gains=heard.gains,
+                drift=signal.drift(heard.outputs, ground.before.outputs),
+                gradients=signal.gradients(made, ground.batches[0]),
+                score=ground.scored(made),
+            )
+        )
+    next(ticks)
+    return block_row(ground, of, seen)
+
+
+def _alone(ground: Ground, of: Candidate, ticks: Iterator[None]) -> list[tuple[AloneRow, int, int]]:
+    """A block of the first seed at each place alone, its parameters and its operations."""
+    found = []
+    for place in ground.rows:
+        next(ticks)
+        made = ground.trial(of, 0, [place.path])
+        drift = signal.drift(signal.heard(made, ground.batches).outputs, ground.before.outputs)
+        score, before = ground.scored(made), ground.score_before
+        shock = None if score is None or before is None else score - before
+        row = AloneRow(block=of.name, path=place.path, drift=drift, score=score, shock=shock)
+        flops = work(made.model, one_of(ground.batches[0])).flops - ground.work.flops
+        found.append((row, parameters(made.blocks.values()), flops))
+    return found
+
+
+def _ticks(
+    progress: Progress | None, found: Sequence[Candidate], places: int, seeds: int
+) -> Iterator[None]:
+    """Each ``next`` tells what comes: the seeds and the cost of a block, then its places alone."""
+    names = [
+        name for each in found for name in [each.name] * (2 if each.what is None else seeds + 1)
+    ]
+    names += [f"{each.name} alone" for each in found if each.name != NONE for _ in range(places)]
+    for done, name in enumerate([*names, "done"]):
+        if progress is not None:
+            progress(done, len(names), name)
+        yield
+
+
+def _checked(batches: Iterable[Any]) -> list[Any]:
+    """The batches as a list of at least one."""
+    found = [batches] if isinstance(batches, Tensor) else batches
+    if not isinstance(found, Iterable) or not (found := list(found)):
+        raise UsageError(f"batches={shown(batches)}: expected one or more inputs of the model")
+    return found
+
+
+def _shape(batch: Any) -> Any:
+    first = batch[0] if isinstance(batch, tuple) and batch else batch
+    return list(first.shape) if isinstance(first, Tensor) else type(first).__name__
