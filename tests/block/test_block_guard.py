@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import coordcbam as cc
 from coordcbam import Guard, Stats, commit_
 from coordcbam.block import InputError, OptionTypeError, OptionValueError
 
@@ -21,6 +22,21 @@ class Times(nn.Module):
 
     def forward(self, x):
         return self.factor * x
+
+
+class InPlace(Times):
+    """The same, which writes over its input; it may return another tensor, or leave small maps."""
+
+    def __init__(self, factor, *, returns_another=False, from_size=0):
+        super().__init__(factor)
+        self.returns_another = returns_another
+        self.from_size = from_size
+
+    def forward(self, x):
+        if x.shape[2] < self.from_size:
+            return self.factor * x
+        x.mul_(self.factor)
+        return 1.0 * x if self.returns_another else x
 
 
 def rho(x, out):
@@ -174,3 +190,104 @@ def test_a_block_that_changes_the_shape_is_refused(inner, words):
 def test_without_a_block_it_cannot_be_called():
     with pytest.raises(InputError, match="attached to another block"):
         Guard()(torch.randn(2, 8, 5, 5))
+
+
+def guards_of(block, r_min=0.9):
+    """A copy of the block in a guard, and the block with a guard attached."""
+    around, model = Guard(copy.deepcopy(block), r_min), nn.ModuleDict({"block": block})
+    cc.guard_(model, "block", r_min=r_min)
+    return {"around": around, "attached": block}
+
+
+@pytest.mark.parametrize("kind", ["around", "attached"])
+@pytest.mark.parametrize("returns_another", [False, True])
+@pytest.mark.parametrize("mode", ["train", "no_grad", "inference"])
+def test_a_block_that_works_in_place_is_guarded(kind, returns_another, mode):
+    model = guards_of(InPlace(0.5, returns_another=returns_another))[kind].train()
+    ((_, guard),) = cc.blocks(model)
+    x = torch.randn(4, 8, 5, 5)
+    for _ in range(2):
+        torch.testing.assert_close(model(x.clone()), 0.9 * x)
+        commit_(guard)
+    assert guard.r_ema.item() == pytest.approx(0.5)
+    model.eval()
+    with torch.inference_mode(mode == "inference"), torch.set_grad_enabled(mode == "train"):
+        for _ in range(2):
+            torch.testing.assert_close(model(x.clone()), 0.9 * x)
+
+
+@pytest.mark.parametrize("kind", ["around", "attached"])
+def test_the_gradient_of_a_block_that_works_in_place(kind):
+    gradients = []
+    for block in (InPlace(0.5), Times(0.5)):
+        model, x = guards_of(block)[kind].train(), torch.ones(2, 3, 4, 4, requires_grad=True)
+        model(1.0 * x).square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kind", ["around", "attached"])
+@pytest.mark.parametrize("form", ["compile", "export", "strict", "trace"])
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_graphs_of_a_block_that_works_in_place(kind, form, known):
+    model, x = guards_of(InPlace(0.5))[kind], torch.randn(2, 8, 5, 5)
+    ((_, guard),) = cc.blocks(model)
+    guard.r_ema.fill_(0.5)
+    model.eval()
+    if known:
+        model(x.clone())
+    if form == "compile":
+        graph = torch.compile(model, backend="aot_eager", fullgraph=True)
+    elif form == "trace":
+        graph = torch.jit.trace(model, (x.clone(),))
+    else:
+        graph = torch.export.export(model, (x.clone(),), strict=form == "strict").module()
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x.clone()), 0.9 * x)
+
+
+@pytest.mark.parametrize("kind", ["around", "attached"])
+def test_a_block_is_called_with_the_input_itself_and_nothing_is_left_on_it(kind):
+    model, x = guards_of(InPlace(0.5))[kind].eval(), torch.ones(2, 3, 4, 4)
+    out = model(x)
+    assert (x == 0.5).all()  # as without a guard
+    assert not any(vars(tensor).get("coordcbam_before") for tensor in (x, out))
+
+
+@pytest.mark.parametrize("kind", ["around", "attached"])
+def test_an_ordinary_block_is_copied_for_once_in_a_mode(kind, monkeypatch):
+    model, x = guards_of(Times(0.5))[kind], torch.randn(2, 3, 4, 4)
+    cloned, clone = [], torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda t: cloned.append(t.shape) or clone(t))
+    for training in (True, False):
+        for _ in range(3):
+            model.train(training)(x)
+    assert len(cloned) == 2
+    with torch.inference_mode():
+        copy.deepcopy(model)(torch.randn(2, 3, 4, 4))
+    assert len(cloned) == 2
+
+
+def test_a_block_that_is_in_place_only_while_it_trains():
+    guard, x = Guard(nn.Dropout2d(0.5, inplace=True)).eval(), torch.ones(8, 64, 2, 2)
+    assert torch.equal(guard(x), x)
+    guard.train()(x)
+    assert guard.overwrites == (False, True)
+
+
+@pytest.mark.parametrize("kind", ["around", "attached"])
+def test_a_block_that_turns_to_working_in_place_says_so_once(kind):
+    model = guards_of(InPlace(0.5, from_size=6))[kind].train()
+    model(torch.randn(2, 3, 4, 4))
+    x = torch.randn(2, 3, 8, 8)
+    with pytest.raises(InputError, match="the block overwrote its input, which it had not done"):
+        model(x.clone())
+    torch.testing.assert_close(model(x.clone()), 0.9 * x)
+
+
+def test_an_averaged_copy_knows_what_the_block_does():
+    live, averaged = Guard(Times(0.5)).train(), Guard(Times(0.5)).eval()
+    live(torch.randn(2, 3, 4, 4))
+    cc.copy_monitor_state_(live, averaged)
+    assert averaged.overwrites == (None, False)

@@ -1,7 +1,7 @@
 """The target rescue and the monitor around a block that is not ours."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from coordcbam.block.options import OptionTypeError
 from coordcbam.block.stats import Stats
 from coordcbam.kernels import Pair
 
+# A copy of the input, if any, and its version, where versions are counted.
+_Before: TypeAlias = tuple[Tensor | None, int | None]
+_BEFORE = "coordcbam_before"
 _OF_MAPS = Stats._fields.index("gain_mean") - Stats._fields.index("ca_mean") + 1
 
 
@@ -41,7 +44,9 @@ class Guard(GuardedResidual):
 
     Whatever ``inner`` is, the output keeps ``r_min`` of the input's signal; while it keeps more by
     itself, the output is inner's own, bit for bit. The average ``r_ema`` of ``<x, y> / <x, x>``
-    moves by ``commit_``; until its first move a training batch is judged by its own value.
+    moves by ``commit_``; until its first move a training batch is judged by its own value. A block
+    may overwrite its input: from its first run on, in each mode, it is known whether it does, and
+    only then is the input copied before it.
 
     A guard is a safety device: it makes a block that divides the signal weak, not good.
 
@@ -66,6 +71,9 @@ class Guard(GuardedResidual):
     >>> Guard(Halve())(x).mean()
     tensor(0.9000)
     """
+
+    # Whether the block works in place, in eval and in training; None: it has not run yet.
+    overwrites: tuple[bool | None, bool | None] = (None, None)
 
     def __init__(
         self,
@@ -94,13 +102,36 @@ class Guard(GuardedResidual):
         if self.inner is None:
             raise InputError("Guard: attached to another block, so it cannot be called itself")
         self._check(x, "Guard")  # before inner, whose own words would be about something else
-        return self.after((x,), self.inner(x))
+        if self.bypassed:
+            return self._guarded(x, self.inner(x))
+        before = self._before(x)
+        y = self.inner(x)
+        return self._guarded(self._recalled(x, before), y)
+
+    def given(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """What the guarded block is called with, for :meth:`after`; None: what it was to be."""
+        if self.bypassed or not inputs or not isinstance(inputs[0], Tensor):
+            return None
+        x, *others = inputs
+        self._check(x, "Guard")
+        before = self._before(x)
+        if before == (None, None):
+            return None
+        view = x.view_as(x)  # what is noted on it is on no tensor of the caller's
+        setattr(view, _BEFORE, before)
+        return (view, *others)
 
     def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """What the guarded block gives: its output, mixed with its input where it must be."""
         if not inputs:
             raise InputError("Guard: the block was called by keyword; expected block(x)")
-        (x, *_), y = inputs, output
+        x, before = inputs[0], getattr(inputs[0], _BEFORE, None)
+        if before is None:
+            return self._guarded(x, output)
+        setattr(x, _BEFORE, None)  # the block may return it, and it must hold no copy then
+        return self._guarded(self._recalled(x, before), output)
+
+    def _guarded(self, x: Tensor, y: Tensor) -> Tensor:
         self._check(x, "Guard")
         if isinstance(y, Tensor):
             self._check(y, "Guard: the block's output")
@@ -111,6 +142,37 @@ class Guard(GuardedResidual):
             return y
         signal = _FromTheBlock(x, y) if self._may_act() else _Watched(x, y)
         return self.blend(signal, lambda: [x.new_full((), math.nan)] * _OF_MAPS, traced=False)[0]
+
+    def _before(self, x: Tensor) -> _Before:
+        """A copy of x where the block may overwrite it, and how often x was written to."""
+        known, compiling = self.overwrites[self._mode], torch.compiler.is_compiling()
+        counted = not compiling and not x.is_inference()
+        if known is None and not (counted or compiling) and False in self.overwrites:
+            known = False  # as in the other mode
+        return None if known is False else x.clone(), x._version if counted else None
+
+    def _recalled(self, x: Tensor, before: _Before) -> Tensor:
+        """The input as it was before the block."""
+        kept, version = before
+        if version is None:
+            return x if kept is None else kept
+        overwritten = x._version != version
+        if overwritten or self.overwrites[self._mode] is None:
+            others = self.overwrites[not self._mode]
+            self.overwrites = (others, overwritten) if self._mode else (overwritten, others)
+        if not overwritten:
+            return x
+        if kept is None:
+            raise InputError(
+                "Guard: the block overwrote its input, which it had not done before: call it "
+                "again, and its input is copied first"
+            )
+        return kept
+
+    @property
+    def _mode(self) -> bool:
+        """Whether the block trains, also one that is frozen in a guard that trains."""
+        return (self if self.inner is None else self.inner).training
 
     def _check(self, x: Any, who: str) -> None:
         if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]

@@ -2,7 +2,8 @@
 
 The layer keeps its class, its keys and its place, so pretrained weights still fit, and hosts that
 swap a layer's ``forward`` (to fuse or to export) cannot lose the block: a hook runs after whatever
-``forward`` there is. The hook is one module-level function, because hosts pickle whole models.
+``forward`` there is. The hook is one module-level function, because hosts pickle whole models. A
+guard's runs before ``forward`` as well, which may overwrite what the guard compares with.
 """
 
 import contextlib
@@ -15,30 +16,33 @@ from torch import Tensor, nn
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block import CoordCBAM, GuardedResidual
+from coordcbam.block.guard import Guard
 from coordcbam.insert.foreign import ForeignBlock
 
 ATTRIBUTE = "ccattn"
 
 
 @permanent
-def attached_block(layer: nn.Module, args: Any, output: Tensor) -> Tensor:
-    """The forward hook: the layer's output, through what is attached to it."""
+def attached_block(layer: nn.Module, args: Any, *output: Tensor) -> Any:
+    """The forward hook: the layer's output, through what is attached to it; before, its input."""
     block: Any = getattr(layer, ATTRIBUTE)
-    attended: Tensor = block.after(args, output)
-    return attended
+    return block.after(args, *output) if output else block.given(args)
 
 
 def attach(layer: nn.Module, block: GuardedResidual | ForeignBlock) -> None:
     """Put ``block`` behind ``layer``, or a guard around it."""
     layer.add_module(ATTRIBUTE, block)
     layer.register_forward_hook(attached_block)
+    if isinstance(block, Guard):
+        layer.register_forward_pre_hook(attached_block)
 
 
 def detach(layer: nn.Module) -> None:
     """Undo :func:`attach`."""
-    for key, hook in list(layer._forward_hooks.items()):
-        if hook is attached_block:
-            del layer._forward_hooks[key]
+    for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
+        for key, hook in list(hooks.items()):
+            if hook is attached_block:
+                del hooks[key]
     delattr(layer, ATTRIBUTE)
 
 

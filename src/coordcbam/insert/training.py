@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from coordcbam._support.errors import UsageError, shown
+from coordcbam.block.guard import Guard
 from coordcbam.block.target import commit
 from coordcbam.insert.attach import blocks, check_model, guarded
 
@@ -96,6 +97,8 @@ def copy_monitor_state_(source: nn.Module, target: nn.Module) -> None:
         for name in _STATE:
             if twin is not None and name in block._buffers and name in twin._buffers:
                 getattr(block, name).copy_(getattr(twin, name))
+        if isinstance(block, Guard) and isinstance(twin, Guard):
+            block.overwrites = twin.overwrites
 
 
 def _bare(path: str) -> str:
