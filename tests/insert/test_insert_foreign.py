@@ -9,6 +9,7 @@ from torch import nn
 import coordcbam as cc
 from coordcbam._support.errors import UsageError
 from coordcbam.insert import Foreign, ForeignBlock, attached
+from coordcbam.insert.plan import PlaceError
 
 X = torch.randn(2, 8, 10, 10, generator=torch.Generator().manual_seed(0))
 
@@ -30,6 +31,16 @@ class Smaller(nn.Module):
 
     def forward(self, x):
         return x[:, :, ::2]
+
+
+class InPlace(Half):
+    def forward(self, x):
+        return x.mul_(0.5) + 0.0
+
+
+class Holder:
+    class Inner(Half):
+        pass
 
 
 class Fussy(nn.Module):
@@ -108,6 +119,10 @@ def test_it_is_on_the_layers_dtype_and_in_its_mode():
     [
         ({"block": "cbam"}, "block='cbam': expected 'timm:NAME'"),
         ({"block": 3}, "block=3: expected"),
+        ({"block": ":x"}, "block=':x': expected"),
+        ({"block": "torch.nn:"}, "block='torch.nn:': expected"),
+        ({"block": ".nn:Identity"}, "block='.nn:Identity': expected"),
+        ({"block": f"{HERE}:Holder.Iner"}, "no class 'Holder.Iner' in .*: nearest are 'Inner'"),
         ({"block": "no.such.module:X"}, "no module 'no.such.module'"),
         ({"block": "torch.nn:Identityy"}, "no class 'Identityy' in torch.nn: nearest are 'Ident"),
         ({"block": "timm:nope"}, "block 'timm:nope' for 8 channels cannot be made"),
@@ -151,3 +166,39 @@ def test_deploy_and_copies_keep_it():
     cc.insert_(net, "0", inputs=X, block=Half)
     assert torch.equal(cc.deploy(net)(X), net(X))
     assert isinstance(copy.deepcopy(net)[0].ccattn, ForeignBlock)
+
+
+@pytest.mark.parametrize("r_min", [None, 0.9])
+def test_one_that_works_in_place_gets_a_copy(r_min):
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.Identity()).train()
+    before = net(X)
+    cc.insert_(net, "1", inputs=X, block=InPlace, r_min=r_min)
+    met = []
+    net[0].register_forward_hook(lambda _layer, _args, out: met.append(out))
+    torch.testing.assert_close(net(X), (r_min or 0.5) * before)
+    assert torch.equal(met[0], before)
+    cc.insert_(net, "0", inputs=X, block=Half)
+    assert not net[0].ccattn.copies
+
+
+def test_a_class_in_a_class():
+    for block in (Holder.Inner, f"{HERE}:Holder.Inner"):
+        assert type(Foreign.of(block).build(4).inner) is Holder.Inner
+
+
+def test_the_probe_draws_nothing_from_the_users_generator():
+    torch.manual_seed(0)
+    Foreign.of(Half).build(4)
+    drawn = torch.rand(1)
+    assert torch.equal(drawn, torch.rand(1, generator=torch.Generator().manual_seed(0)))
+
+
+def test_a_spec_with_a_place_twice_is_refused():
+    done = cc.insert_(model(), "0", inputs=X, block=Half)
+    spec, net = done.spec, model()
+    with pytest.raises(PlaceError, match="has '0' twice: a layer can carry one block"):
+        cc.insert_(net, {**spec, "places": spec["places"] * 2})
+    assert attached(net) == []
+    guards = {"version": 1, "places": [{"path": "0"}] * 2, "guard": {}}
+    with pytest.raises(PlaceError, match="has '0' twice"):
+        cc.guard_(net, guards)

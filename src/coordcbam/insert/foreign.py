@@ -25,19 +25,22 @@ class ForeignBlock(nn.Module):
 
     Args:
         inner: a block whose output has its input's shape, perhaps in a ``Guard``.
+        copies: give it a copy of the map, for it writes over what it is given.
 
     ``forward`` takes and returns (B, C, H, W).
     """
 
     bypassed = False
+    copies = False
 
-    def __init__(self, inner: nn.Module) -> None:
+    def __init__(self, inner: nn.Module, *, copies: bool = False) -> None:
         super().__init__()
         self.inner = inner
+        self.copies = copies
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output."""
-        return x if self.bypassed else self.inner(x)
+        return x if self.bypassed else self.inner(x.clone() if self.copies else x)
 
     def after(self, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # noqa: ARG002
         """What a layer gives to which the block was attached."""
@@ -61,8 +64,9 @@ class Foreign:
                 not preserve shapes.
         """
         inner = _made(self.word, channels, self.options)
-        _check_preserves(inner, channels, self.word)
-        return ForeignBlock(inner if self.r_min is None else Guard(inner, self.r_min))
+        copies = _overwrites(inner, channels, self.word)
+        guarded = inner if self.r_min is None else Guard(inner, self.r_min)
+        return ForeignBlock(guarded, copies=copies)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -90,7 +94,8 @@ class Foreign:
         'torch.nn.modules.linear:Identity'
         """
         word = f"{block.__module__}:{block.__qualname__}" if isinstance(block, type) else block
-        if not isinstance(word, str) or word.count(":") != 1 or "<locals>" in word:
+        parts = word.replace(":", ".").split(".") if isinstance(word, str) else [""]
+        if not all(parts) or word.count(":") != 1 or "<locals>" in parts:
             raise UsageError(
                 f"block={shown(block)}: expected 'timm:NAME', 'ultralytics:NAME', "
                 "'package.module:Class', or a class at the top level of a module"
@@ -125,19 +130,28 @@ def _imported(path: str, name: str) -> Callable[..., Any]:
             f"no module {path!r} ({error}): expected {', '.join(sorted(SOURCES))}, or a module "
             "that Python can import here"
         ) from None
-    found = getattr(module, name, None)
-    if not callable(found):
-        names = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise UsageError(f"no class {name!r} in {path}: nearest are {nearest(name, names)}")
+    found: Any = module
+    for part in name.split("."):  # a class in a class, too
+        names = [key for key, value in vars(found).items() if isinstance(value, type)]
+        found = getattr(found, part, None)
+        if not callable(found):
+            raise UsageError(f"no class {name!r} in {path}: nearest are {nearest(part, names)}")
     made: Callable[..., Any] = found
     return made
 
 
 @torch.no_grad()
-def _check_preserves(inner: nn.Module, channels: int, word: str) -> None:
-    training, x = inner.training, torch.zeros(1, channels, _PROBE, _PROBE)
+def _overwrites(inner: nn.Module, channels: int, word: str) -> bool:
+    """Whether the block writes over its input, found on a map of noise.
+
+    Raises:
+        UsageError: a block that does not run or does not preserve shapes.
+    """
+    noise = torch.Generator().manual_seed(0)  # its own: a user's seed must give the same weights
+    training, x = inner.training, torch.randn(1, channels, _PROBE, _PROBE, generator=noise)
+    given = x.clone()
     try:
-        y = inner.eval()(x)
+        y = inner.eval()(given)
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"block {word!r} does not run on {tuple(x.shape)}: {text}") from None
@@ -146,6 +160,7 @@ def _check_preserves(inner: nn.Module, channels: int, word: str) -> None:
     if not isinstance(y, Tensor) or y.shape != x.shape:
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise UsageError(f"block {word!r} makes {got} of {tuple(x.shape)}: expected the same shape")
+    return not torch.equal(given, x)
 
 
 def _of_timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:

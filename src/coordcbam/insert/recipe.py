@@ -63,6 +63,8 @@ def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any,
             raise PlaceError(f"no layer {path!r} in {type(model).__name__}") from None
         if has_block(layer):
             raise PlaceError(f"{path} has a block already: remove_(model) takes it out")
+        if any(layer is other for _, other in checked):
+            raise PlaceError(f"spec['places'] has {path!r} twice: a layer can carry one block")
         checked.append((place, layer))
     return checked
 
