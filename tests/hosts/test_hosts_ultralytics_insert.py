@@ -228,3 +228,16 @@ def test_fresh_blocks_are_monitored_unless_asked_otherwise() -> None:
     model.insert("P3")
     model.insert("P4", monitor=False)
     assert [block.monitor for _, block in cc.blocks(model.model)] == [True, False]
+
+
+def test_a_predictor_has_the_blocks_that_the_network_has(best: Any, pictures: list[Path]) -> None:
+    """Also where as many blocks are put elsewhere, behind the model's back."""
+    best.remove()
+    best.insert("P3")
+    best.predict(pictures[0], imgsz=128, verbose=False)
+    cc.remove_(best.model)
+    cc.insert_(best.model, "model.19", inputs=torch.zeros(1, 3, 128, 128))
+    best.predict(pictures[0], imgsz=128, verbose=False)
+    inner = best.predictor.model
+    found = [path for path, _ in cc.blocks(getattr(inner, "backend", inner).model)]
+    assert found == ["model.19.ccattn"]

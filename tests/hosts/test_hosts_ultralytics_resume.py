@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import coordcbam as cc
+from coordcbam._support.errors import UsageError
 from coordcbam.hosts.ultralytics import YOLO
 from coordcbam.records import read_run
 
@@ -187,3 +188,41 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert {file.name for file in weights.iterdir()} == {"best.pt", "last.pt"}
     _, starts = resume(weights.parent)
     assert starts == [1]
+
+
+@pytest.mark.parametrize("first", [None, "P3"])
+def test_blocks_that_the_checkpoint_has_not_are_not_lost_in_silence(
+    first: str | None, settings: dict[str, Any], stopping_at: Callable[..., Any]
+) -> None:
+    model = YOLO("yolo11n.yaml")
+    if first:
+        model.insert(first)
+    with stopping_at(model, "on_train_batch_end", 3):
+        model.train(**{**settings, "epochs": EPOCHS})
+    last = Path(settings["project"], "run", "weights", "last.pt")
+    before = last.read_bytes()
+    model = YOLO(last)
+    model.insert("P4,P5")
+    with pytest.raises(UsageError, match=r"no block at model.19, model.22: .* before you insert"):
+        model.train(resume=True)
+    assert last.read_bytes() == before
+    model.save(last.with_name("more.pt"))  # an optimizer of other parameters stays behind
+    more = YOLO(last.with_name("more.pt"))
+    assert more.ckpt["optimizer"] is None
+    assert len(cc.blocks(more.model)) == (3 if first else 2)
+
+
+def test_another_run_in_the_same_folder_has_records_of_its_own(settings: dict[str, Any]) -> None:
+    arguments = {**settings, "exist_ok": True}
+    model = YOLO("yolo11n.yaml")
+    model.insert("P3,P4")
+    model.train(**{**arguments, "epochs": 2})
+    model = YOLO("yolo11n.yaml")
+    model.insert("P5")
+    model.train(**arguments)
+    folder = Path(settings["project"], "run")
+    run, old = read_run(folder), read_run(folder / "coordcbam" / "previous")
+    assert run.blocks() == ["model.22"]
+    assert run.series("model.22", "rho")[0] == list(range(STEPS))
+    assert [row["epoch"] for row in run.metrics] == [0]
+    assert (old.blocks(), len(old.metrics)) == (["model.16", "model.19"], 2)

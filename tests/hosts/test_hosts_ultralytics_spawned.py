@@ -140,27 +140,6 @@ def test_tuning_keeps_the_blocks(
     assert len(cc.blocks(YOLO(best[0]).model)) == 1
 
 
-def test_freeze_spares_new_blocks_unless_they_are_named(
-    tmp_path: Path, settings: dict[str, Any], stopping_at: Any
-) -> None:
-    seen: dict[str, bool] = {}
-
-    def look(trainer: Any) -> None:
-        seen.update({k: p.requires_grad for k, p in trainer.model.named_parameters()})
-        seen["freeze"] = trainer.args.freeze
-
-    for freeze, learns in ((5, True), ([4, 16, "16.ccattn"], False)):
-        model = YOLO("yolo11n.yaml")
-        model.insert("4,16")
-        model.add_callback("on_train_start", look)
-        with stopping_at(model, "on_train_start", 1):
-            model.train(**{**settings, "name": f"run{learns}"}, freeze=freeze)
-        assert seen["model.4.ccattn.ca.fc1.weight"]
-        assert seen["model.16.ccattn.ca.fc1.weight"] == learns
-        assert not seen["model.4.cv1.conv.weight"]
-        assert seen["freeze"] == freeze
-
-
 SAFE = """
 import sys
 import coordcbam.hosts.ultralytics

@@ -380,3 +380,24 @@ def test_registering_twice_inserts_once() -> None:
     again = type(model.model)(model.model.yaml, verbose=False)
     assert len(cc.blocks(again)) == 1
     assert len(again.model[16]._forward_hooks) == 1
+
+
+@pytest.mark.skipif(
+    "distill_model" not in host.DEFAULT_CFG_DICT, reason="this Ultralytics does not distil"
+)
+@pytest.mark.parametrize("teacher_has_blocks", [False, True])
+def test_distillation_watches_the_student(
+    teacher_has_blocks: bool, trained: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    teacher = YOLO(trained / "weights" / "best.pt")
+    if not teacher_has_blocks:
+        teacher.remove()
+    teacher.save(tmp_path / "teacher.pt")
+    student = YOLO("yolo11n.yaml")
+    student.insert("P3,P4")
+    student.train(**settings, distill_model=str(tmp_path / "teacher.pt"), single_cls=True)
+    run = read_run(Path(settings["project"], "run"))
+    assert (run.info.status, run.problems) == ("finished", ())
+    assert run.blocks() == ["model.16", "model.19"]
+    assert run.series("model.16", "rho")[0] == [0, 1]
+    assert blocks_in(Path(settings["project"], "run", "weights", "best.pt"))

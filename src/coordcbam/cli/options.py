@@ -54,7 +54,9 @@ def config_from(args: argparse.Namespace) -> BlockConfig:
 def chosen(args: argparse.Namespace) -> list[str]:
     """The flags of the block that were given."""
     flags = {f"--{name}": getattr(args, name) for name in ("preset", "config")}
-    flags |= {f"--{r.flag}": getattr(args, f"option_{r.flag}") for _, r in all_rules()}
+    flags |= {
+        f"--{r.flag.replace('_', '-')}": getattr(args, f"option_{r.flag}") for _, r in all_rules()
+    }
     return [flag for flag, value in flags.items() if value is not None]
 
 

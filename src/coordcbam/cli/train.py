@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
 
     block, given = block_from(args), chosen(args)
     model, arguments = prepared(args.words, "train")
-    if args.at is not None or not attached(model.model):
+    if arguments.get("resume"):
+        _check_resumed(args, model)
+    elif args.at is not None or not attached(model.model):
         inserted(model, args.at or DEFAULT_PLACES, block)
     elif given or args.block:
         raise UsageError(
@@ -33,3 +35,15 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         )
     model.train(**arguments)
     return 0, show_run(model.trainer.save_dir, Console())
+
+
+def _check_resumed(args: argparse.Namespace, model: Any) -> None:
+    """Raise where flags would do nothing, or the run has no block to go on with."""
+    flags = [f"--{name}" for name in ("at", "block") if getattr(args, name)] + chosen(args)
+    if flags:
+        raise UsageError(f"resume goes on with what the run has: leave out {', '.join(flags)}")
+    if not attached(model.model):
+        raise UsageError(
+            f"{model.ckpt_path} has no block to go on with: yolo train resume={model.ckpt_path} "
+            "goes on without, coordcbam train model=... data=... begins with blocks"
+        )

@@ -334,6 +334,8 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
         UsageError: an unknown word, a bad value, or a model or data file that does not exist.
     """
     arguments = dict(_parsed(word) for word in words if word != mode)
+    if mode == "train":
+        _check_resumed(arguments)
     if "model" not in arguments:
         raise UsageError("no model: give model=yolo11n.yaml, or a checkpoint model=best.pt")
     needs_data = mode == "preflight" or (mode == "train" and not arguments.get("resume"))
@@ -350,7 +352,22 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
     if "data" in arguments:
         _check_data(str(arguments["data"]))
     exports = mode in {"val", "predict"}
-    return opened(model, arguments.pop("task", None), to=mode, exports=exports), arguments
+    made = opened(model, arguments.pop("task", None), to=mode, exports=exports)
+    # Ultralytics would begin another training, of data of its own.
+    if arguments.get("resume") and not (made.ckpt or {}).get("optimizer"):
+        raise UsageError(f"{model}: its training has ended or never began; leave out resume")
+    return made, arguments
+
+
+def _check_resumed(arguments: dict[str, Any]) -> None:
+    """Have ``resume=last.pt`` mean that file, where Ultralytics may take the newest of all runs."""
+    file = arguments.get("resume")
+    if not isinstance(file, (str, Path)):
+        return
+    if not Path(file).is_file():
+        raise UsageError(f"resume={file}: no such checkpoint; give runs/.../weights/last.pt")
+    if Path(arguments.setdefault("model", file)).resolve() != Path(file).resolve():
+        raise UsageError(f"resume={file} and model={arguments['model']}: give one of them")
 
 
 def opened(model: str, task: str | None = None, *, to: str, exports: bool = False) -> WithBlocks:

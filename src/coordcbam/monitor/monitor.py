@@ -20,7 +20,7 @@ from coordcbam.insert import blocks, commit_, label
 from coordcbam.monitor.diagnose import Diagnosis
 from coordcbam.monitor.loggers import Loggers, gates
 from coordcbam.monitor.reading import read
-from coordcbam.records import Place, RunInfo, RunWriter
+from coordcbam.records import Place, RunInfo, RunWriter, set_aside
 
 
 class Monitor:
@@ -31,8 +31,8 @@ class Monitor:
 
     Writes ``<out_dir>/coordcbam/``: ``run.json``, ``monitor.csv`` (one line a block every ``every``
     steps, read with one transfer for all blocks; in between the blocks measure only what moves
-    their averages), ``metrics.csv`` and ``events.jsonl``. The folder
-    of an interrupted run is continued.
+    their averages), ``metrics.csv`` and ``events.jsonl``. A run that is resumed, with
+    ``first_step``, continues its folder; what another run left there moves to ``previous/``.
 
     Args:
         model: the module in training; it must have blocks.
@@ -43,6 +43,7 @@ class Monitor:
         host: what trains the model, for the record.
         command: how the run was started, for the record.
         versions: the host's versions, added to Python's, torch's and ours.
+        cost: what the blocks add, for the record, as :func:`coordcbam.preflight.cost` counts it.
         loggers: who gets every reading, too: ``coordcbam.monitor.loggers`` has some, and anything
             with ``log(values, step)`` is one. One that fails is switched off with a warning.
         probe: what to call ``model`` with at each reading, in eval mode, to see the gates, for the
@@ -71,6 +72,7 @@ class Monitor:
         host: str = "pytorch",
         command: str = "",
         versions: Mapping[str, str] | None = None,
+        cost: Mapping[str, float] | None = None,
         loggers: Iterable[Any] = (),
         probe: Any = None,
     ) -> None:
@@ -87,6 +89,8 @@ class Monitor:
         _check("command", command, "a string", isinstance(command, str))
         known = versions is None or isinstance(versions, Mapping)
         _check("versions", versions, "a mapping of names to versions", known)
+        known = cost is None or isinstance(cost, Mapping)
+        _check("cost", cost, "a mapping of names to numbers", known)
         asked = Loggers(loggers)
         for _, block in found:
             block.monitor = block.detailed = True
@@ -110,6 +114,7 @@ class Monitor:
                 "python": platform.python_version(),
                 **(versions or {}),
             },
+            cost=dict(cost or {}),
             places=tuple(
                 Place(
                     path=label(path),
@@ -119,6 +124,8 @@ class Monitor:
                 for path, block in found
             ),
         )
+        if _writes() and first_step == 0:
+            set_aside(Path(out_dir))
         self._writer = RunWriter(self.folder, info, Stats._fields) if _writes() else None
         self._loggers = asked if _writes() else Loggers()
         self._probe = probe

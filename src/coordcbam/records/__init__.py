@@ -1,5 +1,6 @@
 """The file format of a run: typed rows, reader, writer."""
 
+from coordcbam.records.earlier import set_aside
 from coordcbam.records.pictures import PICTURES, Picture, read_pictures, write_pictures
 from coordcbam.records.reader import read_run
 from coordcbam.records.reading import STRONGLY, SUPPRESSING, Verdict, read_row, signal_kept, verdict
@@ -23,6 +24,7 @@ __all__ = [
     "read_pictures",
     "read_row",
     "read_run",
+    "set_aside",
     "signal_kept",
     "verdict",
     "write_pictures",

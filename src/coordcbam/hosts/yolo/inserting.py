@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from coordcbam._support.errors import UsageError
 from coordcbam.block import BlockConfig
 from coordcbam.hosts.yolo.places import probe, resolve
-from coordcbam.insert import Insertion, insert_, remove_, switches
+from coordcbam.insert import Insertion, attached, insert_, remove_, switches
 
 LOGGER = logging.getLogger("ultralytics")
+_UNTRAINED: dict[str, Any] = {"epoch": -1, "optimizer": None, "scaler": None, "ema": None}
 
 _Model: Any = Any if TYPE_CHECKING else object  # whatever it is put before
 
@@ -23,7 +25,13 @@ class Inserting(_Model):
     """
 
     ckpt: dict[str, Any]
-    _bypassed: list[bool] | None = None
+    _predicted: list[tuple[str, int, bool]] | None = None
+    _from_file: frozenset[str] = frozenset()
+
+    def _load(self, *args: Any, **kwargs: Any) -> None:
+        super()._load(*args, **kwargs)
+        if isinstance(self.model, torch.nn.Module):
+            self._from_file = frozenset(attached(self.model))
 
     def insert(
         self,
@@ -68,25 +76,40 @@ class Inserting(_Model):
             options=options,
             r_min=r_min,
         )
-        # train() starts from the network in memory only while a checkpoint is set.
-        if not self.ckpt:
-            self.ckpt = {"model": network}
+        # train() starts from the network in memory only while a checkpoint is set; and what this
+        # one says of an unfinished training does not fit the network any more.
+        self.ckpt = {**(self.ckpt or {}), "model": network, **_UNTRAINED}
         self.predictor = None
         LOGGER.info(str(done))
         return done
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """Ultralytics' own, on a predictor that is as bypassed as the network is now."""
-        now = [block.bypassed for _, block in switches(self)]
-        if now != self._bypassed:  # a predictor works on its own copy of the network
-            self.predictor, self._bypassed = None, now
+        """Ultralytics' own, on a predictor that has the network's blocks as they are now."""
+        now = [(path, id(block), block.bypassed) for path, block in switches(self)]
+        if now != self._predicted:  # a predictor works on its own copy of the network
+            self.predictor, self._predicted = None, now
         return super().predict(*args, **kwargs)
 
     def train(self, trainer: Any = None, **kwargs: Any) -> Any:
-        """Ultralytics' own; of several data sets, too, each run is one of our trainers'."""
+        """Ultralytics' own; of several data sets, too, each run is one of our trainers'.
+
+        Raises:
+            UsageError: ``resume`` of a checkpoint without the blocks that were inserted since.
+        """
+        if kwargs.get("resume"):
+            self._check_resumed()
         if trainer is None and isinstance(kwargs.get("data"), (list, tuple)):
             trainer = self._smart_load("trainer")
         return super().train(trainer, **kwargs)
+
+    def _check_resumed(self) -> None:
+        """Raise where a resumed training, which goes on with the file's network, loses blocks."""
+        new = sorted(set(attached(self.model)) - self._from_file)
+        if new:
+            raise UsageError(
+                f"resume=True goes on with {self.ckpt_path}, which has no block at "
+                f"{', '.join(new)}: train without resume, or resume before you insert"
+            )
 
     def remove(self) -> int:
         """Take the blocks out again; returns how many there were."""

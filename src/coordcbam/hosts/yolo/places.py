@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from coordcbam._support.errors import nearest
-from coordcbam.insert.attach import ATTRIBUTE, has_block
 from coordcbam.insert.plan import PlaceError
 
 PROBE = 256  # pixels: enough for stride 64 to leave a map
@@ -103,27 +102,3 @@ def probe(network: Any) -> torch.Tensor:
     like = next(network.parameters())
     channels = network.yaml.get("channels", 3)
     return torch.zeros(1, channels, PROBE, PROBE, device=like.device, dtype=like.dtype)
-
-
-def spared(network: Any, frozen: Any) -> Any:
-    """What Ultralytics calls ``freeze``, without the blocks of the layers that it names.
-
-    It freezes every parameter whose name begins with a layer's, so a layer with a block is named by
-    its other parts. Who names a block itself (``freeze=["16.ccattn"]``) freezes it.
-
-    Args:
-        network: the network.
-        frozen: a count of layers, a list of indices and names, or None.
-    """
-    if isinstance(frozen, bool) or not isinstance(frozen, (int, list)):
-        return frozen
-    layers = list(network.model)
-    named: list[Any] = []
-    for word in range(frozen) if isinstance(frozen, int) else frozen:
-        layer = layers[word] if isinstance(word, int) and 0 <= word < len(layers) else None
-        if layer is None or not has_block(layer):
-            named.append(word)
-        else:
-            parts = [name for name, _ in layer.named_children() if name != ATTRIBUTE]
-            named += [f"{word}.{name}" for name in parts]
-    return named

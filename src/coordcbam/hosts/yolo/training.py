@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coordcbam.hosts.yolo.places import spared
+from coordcbam.hosts.yolo.freezing import hold, hold_statistics, spared
 from coordcbam.hosts.yolo.saving import aside, empty_aside
-from coordcbam.hosts.yolo.watching import CALLBACKS, fit_epoch_end, is_main, start, teardown
+from coordcbam.hosts.yolo.watching import (
+    CALLBACKS,
+    fit_epoch_end,
+    is_main,
+    start,
+    teardown,
+    unwrapped,
+)
 from coordcbam.insert import copy_monitor_state_
 from coordcbam.monitor import Monitor
 from coordcbam.monitor.loggers import Loggers
@@ -44,12 +51,17 @@ class Monitoring(_Trainer):
         """Ultralytics' own; ``freeze`` names layers, whose new blocks are to learn."""
         super().set_model_attributes()
         self._frozen = self.args.freeze
-        self.args.freeze = spared(self.model, self._frozen)
+        self.args.freeze = spared(unwrapped(self.model), self._frozen)
 
     def build_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Ultralytics' own, once the layers are frozen."""
         self.args.freeze = self._frozen
+        hold(unwrapped(self.model), self._frozen)
         return super().build_optimizer(*args, **kwargs)
+
+    def _model_train(self) -> None:
+        super()._model_train()
+        hold_statistics(unwrapped(self.model), self._frozen)
 
     def validate(self) -> Any:
         """Ultralytics' own, of weights that are averaged and blocks that are not."""

@@ -67,9 +67,15 @@ def _by_signature(theirs: dict[int, nn.Module], ours: dict[int, nn.Module]) -> d
         for start, at, size in matcher.get_matching_blocks()
         for i in range(size)
     }
-    if old and new and _kind(theirs[old[-1]]) == _kind(ours[new[-1]]):
+    if old and new and _related(theirs[old[-1]], ours[new[-1]]):
         found[old[-1]] = new[-1]
     return found
+
+
+def _related(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two heads are of one kind: that of another task builds on the detector's."""
+    common = {kind for kind in type(one).__mro__ if kind in type(other).__mro__}
+    return bool(common - set(nn.Module.__mro__))
 
 
 def arranged(source: Any, target: Any) -> Any:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from coordcbam.hosts.watched import LostBlocksError, check_ran, columns, told
+import torch
+
+from coordcbam.hosts.watched import LostBlocksError, check_ran, columns, counted, told
 from coordcbam.hosts.yolo import backends, looking
 from coordcbam.hosts.yolo.saving import ASIDE, rename
 from coordcbam.insert import blocks, lost_places
@@ -40,9 +42,18 @@ def start(trainer: Any) -> None:
             host="ultralytics",
             command=f"train model={trainer.args.model} data={trainer.args.data}",
             versions={"ultralytics": version("ultralytics")},
+            cost=counted(network, _image(network, trainer.args.imgsz)),
         )
         looking.before(trainer)
         backends.begin(trainer)
+
+
+def _image(network: Any, imgsz: Any) -> torch.Tensor:
+    """An empty image of the size that is trained with."""
+    size = imgsz if isinstance(imgsz, int) else max(imgsz)
+    like = next(network.parameters())
+    image: torch.Tensor = like.new_zeros(1, network.yaml.get("channels", 3), size, size)
+    return image
 
 
 def batch_end(trainer: Any) -> None:
@@ -116,5 +127,7 @@ def _short(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def unwrapped(network: Any) -> Any:
-    """The network inside DataParallel or DistributedDataParallel."""
-    return network.module if hasattr(network, "module") else network
+    """The network that is trained, inside DataParallel, a compiled module or a distillation."""
+    for inner in ("module", "_orig_mod", "student_model"):
+        network = getattr(network, inner, network)
+    return network
