@@ -158,11 +158,13 @@ def test_a_failing_logger_is_off_and_says_so_once(tmp_path, caplog, method):
 
     setattr(Failing, method, fail)
     kept, model = Kept(), model_of()
-    (tmp_path / "coordcbam").mkdir()
-    (tmp_path / "coordcbam" / "a.jpg").write_bytes(b"")
-    write_pictures(
-        tmp_path / "coordcbam", [Picture(image="a", block="2", stage="now", file="a.jpg")]
-    )
+    picture = Picture(image="a", block="2", stage="now", file="a.jpg")
+
+    def draw(*_):
+        (tmp_path / "coordcbam" / "a.jpg").write_bytes(b"")
+        write_pictures(tmp_path / "coordcbam", [picture])
+
+    model.register_forward_hook(draw)
     with caplog.at_level(logging.WARNING):
         trained(model, tmp_path, loggers=[Failing(), kept], probe=PROBE)
     (said,) = [record.getMessage() for record in caplog.records]

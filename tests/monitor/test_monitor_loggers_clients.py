@@ -291,7 +291,10 @@ def test_comet(tmp_path, experiment):
     assert (image["figName"], image["step"]) == (PICTURE, 4)
 
 
-def test_comet_without_an_experiment_is_refused():
-    pytest.importorskip("comet_ml")
+def test_comet_without_an_experiment_that_runs_is_refused(experiment, monkeypatch):
+    experiment.end()
+    with pytest.raises(UsageError, match=r"no experiment runs"):
+        Comet(experiment)
+    monkeypatch.setattr("comet_ml.get_running_experiment", lambda: None)
     with pytest.raises(UsageError, match=r"no experiment runs; call comet_ml\.start\(\)"):
         Comet()

@@ -18,7 +18,7 @@ class Comet:
 
     Raises:
         MissingExtraError: no experiment, and no comet_ml.
-        UsageError: no experiment.
+        UsageError: no experiment, or one that has ended.
     """
 
     def __init__(self, experiment: Any = None) -> None:
@@ -27,7 +27,8 @@ class Comet:
             import comet_ml
 
             experiment = comet_ml.get_running_experiment()
-        if experiment is None:
+        # Comet calls the last one running, also once it has ended.
+        if experiment is None or getattr(experiment, "ended", False):
             raise UsageError(
                 "Comet: no experiment runs; call comet_ml.start() before, or give experiment=..."
             )
