@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import MissingExtraError, UsageError
 from coordcbam._support.files import write_atomically
 from coordcbam.cli.placing import DEFAULT_PLACES
 from coordcbam.cli.words import add_words, prepared
+from coordcbam.report import build_preflight
+from coordcbam.report.words import LANGUAGES
 
-FILE = "preflight.json"
+FILE, PAGE = "preflight.json", "preflight.html"
 BLOCKS = "none,step1,step2,step3,timm:cbam,timm:se,ultralytics:CBAM"
 IMAGES, SEEDS = 64, 3
 MEASURED = 16  # images whose signal is followed; the score is of all
@@ -40,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=IMAGES, help=f"to score with, unseen (default {IMAGES})"
     )
-    parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help=f"where to write {FILE}")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FOLDER", help=f"where to write {FILE} and {PAGE}"
+    )
+    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="the page's language")
 
 
 def run(args: argparse.Namespace) -> tuple[int, Any]:
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         console.print(f"note: {note}", markup=False, highlight=False)
     document = found.to_dict()
     if args.out is not None:
-        _write(document, args.out, console)
+        _write(document, args.out, args.lang, console)
     return 0, document
 
 
@@ -114,11 +119,16 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _write(document: dict[str, Any], folder: Path, console: Console) -> None:
-    """Write the document, all or nothing."""
+def _write(document: dict[str, Any], folder: Path, lang: str, console: Console) -> None:
+    """Write the document, and its page if the packages for that are there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / FILE, json.dumps(document, indent=2) + "\n")
+        written = f"{folder / FILE}"
+        try:
+            written += f", {build_preflight(document, folder / PAGE, lang=lang)}"
+        except MissingExtraError as missing:
+            written += f"; {missing}"
     except OSError as error:
         raise UsageError(f"--out {folder} cannot be written: {error}") from None
-    console.print(f"preflight: {folder / FILE}", soft_wrap=True, highlight=False)
+    console.print(f"preflight: {written}", soft_wrap=True, highlight=False, markup=False)
