@@ -35,7 +35,7 @@ class WandB:
         import wandb
 
         self._client: Any = wandb
-        self._run = wandb.run if run is None else run
+        self._run: Any = wandb.run if run is None else run
         if self._run is None:
             raise UsageError("WandB: no run is active; call wandb.init() before, or give run=...")
         self._axis, self._commit = axis, commit
