@@ -291,3 +291,13 @@ def test_an_averaged_copy_knows_what_the_block_does():
     live(torch.randn(2, 3, 4, 4))
     cc.copy_monitor_state_(live, averaged)
     assert averaged.overwrites == (None, False)
+
+
+def test_a_reset_guard_has_seen_nothing():
+    guard = Guard(Times(0.5)).train()
+    guard(torch.randn(2, 3, 4, 4))
+    commit_(guard)
+    guard(torch.randn(2, 3, 4, 4))
+    guard.reset_parameters()
+    commit_(guard)
+    assert (guard.r_ema.item(), guard.updates.item()) == (1.0, 0)

@@ -36,6 +36,26 @@ def blocks_of_every_kind():
 every_kind = pytest.mark.parametrize("kind", blocks_of_every_kind())
 
 
+@pytest.mark.parametrize(
+    "kind", [k for k in blocks_of_every_kind() if k.count("-") != 1 or "core" in k]
+)
+def test_a_reset_is_a_fresh_block(kind):
+    torch.manual_seed(0)
+    fresh = blocks_of_every_kind()[kind]()
+    wanted = copy.deepcopy(fresh.state_dict())
+    for key, value in fresh.state_dict().items():
+        if key != "form":  # which no training moves
+            value.fill_(2)
+    fresh.stats.fill_(2.0)
+    torch.manual_seed(0)
+    fresh.apply(lambda m: m.reset_parameters() if hasattr(m, "reset_parameters") else None)
+    if kind != "guard":  # whose block is not ours
+        torch.manual_seed(0)
+        fresh.reset_parameters()
+    assert all(torch.equal(value, wanted[key]) for key, value in fresh.state_dict().items())
+    assert fresh.stats.isnan().all()
+
+
 @every_kind
 def test_nothing_is_kept_between_forwards(kind):
     block = blocks_of_every_kind()[kind]()

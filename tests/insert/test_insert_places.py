@@ -197,3 +197,37 @@ def test_inputs_may_be_a_tuple():
             return self.conv(x) + y
 
     assert cc.plan(Two(), "conv", inputs=(X, 1.0)).rows[0].channels == 8
+
+
+class Last(nn.Module):
+    """A map with its channels last, as a Swin's stage gives it, and its image's map behind it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.stage = nn.Identity()
+        self.channels = channels
+
+    def forward(self, x):
+        b, _, h, w = x.shape
+        return self.stage(x.new_zeros(b, h // 4, w // 4, self.channels)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 96)])
+@pytest.mark.parametrize("channels", [48, 96])
+def test_channels_last_is_refused(size, channels):
+    model = Last(channels)
+    with pytest.raises(PlaceError, match=rf"{channels}\), channels last: expected one \(B, C, H"):
+        cc.insert_(model, "stage", inputs=torch.zeros(1, 3, *size))
+    assert not model.stage._modules
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 16, 16), (16, 16, 15), (16, 8, 32), (32, 60, 58), (8, 1, 1)]
+)
+def test_a_map_whose_proportions_are_not_the_images_is_not(shape):
+    class Makes(nn.Module):
+        def forward(self, x):
+            return x.new_zeros(x.shape[0], *shape)
+
+    model = nn.Sequential(Makes())
+    assert cc.plan(model, "0", inputs=torch.zeros(1, 3, 64, 64)).rows[0].channels == shape[0]

@@ -106,6 +106,18 @@ class CoordCBAM(GuardedResidual):
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw every weight anew, as a fresh block has it; of step 3 that is the identity again.
+
+        Who resets every module of a network calls this after the block's own layers', which would
+        undo it: ``for m in reversed(list(model.modules()))``, or ``model.apply``.
+        """
+        super().reset_parameters()
+        self.ca.load_state_dict(self._build_channel_layer().state_dict())
+        self.coord.load_state_dict(self._build_coord_layer().state_dict())
+        self.zero_init_last()
+
     def zero_init_last(self) -> None:
         """Start afresh as the identity, if that is this config's start.
 

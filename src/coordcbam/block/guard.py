@@ -96,6 +96,7 @@ class Guard(GuardedResidual):
             raise OptionTypeError("Guard.r_min=None: expected a number in (0, 1)")
         super().__init__(None, rescue)
         self.inner = inner
+        self.overwrites = (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """The guarded output of ``inner``, (B, C, H, W)."""

@@ -70,8 +70,7 @@ class GuardedResidual(WideBuffers):
         self.rescue = rescue
         self.monitor = rescue is not None and rescue.monitor
         if mix is not None and mix.residual:
-            margin = MARGIN if mix.init == "identity" else NOTEBOOKS_MARGIN
-            raw = logit_of(mix.alpha_init, margin)
+            raw = _start_of(mix)
             if mix.learnable_alpha:
                 self.alpha_raw = nn.Parameter(raw)
             else:
@@ -85,6 +84,17 @@ class GuardedResidual(WideBuffers):
         self.register_buffer(
             "stats", torch.full((len(Stats._fields),), torch.nan), persistent=False
         )
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start alpha, the average and the counters afresh, as torch's layers do by this name."""
+        if self.mix is not None and self.mix.residual:
+            self.alpha_raw.copy_(_start_of(self.mix))
+        starts = {"r_ema": 1.0, "updates": 0, "skipped": 0, "stats": math.nan}
+        for name in starts.keys() & self._buffers.keys():
+            getattr(self, name).fill_(starts[name])
+        if self.targets:
+            self.tally.zero_()
 
     @property
     def targets(self) -> bool:
@@ -286,3 +296,8 @@ class GuardedResidual(WideBuffers):
         if self.targets:
             self.tally.zero_()  # of batches that the loaded average knows nothing of
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _start_of(mix: MixConfig) -> Tensor:
+    """The ``alpha_raw`` of a fresh block."""
+    return logit_of(mix.alpha_init, MARGIN if mix.init == "identity" else NOTEBOOKS_MARGIN)

@@ -190,5 +190,22 @@ def _widths(model: nn.Module, layers: dict[str, nn.Module], inputs: Any) -> dict
             raise PlaceError(
                 f"{path} ({type(layer).__name__}) gives {got}: expected one (B, C, H, W) map"
             )
+        if _is_channels_last(out, inputs):
+            raise PlaceError(
+                f"{path} ({type(layer).__name__}) gives {tuple(out.shape)}, channels last: "
+                "expected one (B, C, H, W) map; name a layer behind which it is permuted"
+            )
         widths[path] = out.shape[1]
     return widths
+
+
+def _is_channels_last(out: Tensor, inputs: Any) -> bool:
+    """Whether (B, H, W, C) has the proportions of the image exactly, and (B, C, H, W) has not."""
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    images = [x for x in given if isinstance(x, Tensor) and x.dim() == 4]
+    if not images:
+        return False
+    (height, width), (_, a, b, c) = images[0].shape[2:], out.shape
+    # Layers without padding take some pixels off both sides.
+    as_map = abs(b * width - c * height) <= 4 * (height + width)
+    return not as_map and a * width == b * height
