@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coordcbam._support.errors import UsageError
+from coordcbam.report.charts import short
 from coordcbam.report.page import write_page
 from coordcbam.report.tables import ABSENT, number
 from coordcbam.report.words import Words
@@ -34,7 +35,7 @@ def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:
         "about": about,
         "paths": [place["path"] for place in about["places"]],
         "scored": _finite(before) is not None,
-        "score_name": about.get("score", "score"),
+        "score_name": short(str(about.get("score", "score"))),
         "bars": _bars(rows) if _finite(before) else [],
         "effects": [_effects(row) for row in rows],
         "prices": [_prices(row) for row in rows],
@@ -113,8 +114,7 @@ def _effects(row: Mapping[str, Any]) -> dict[str, Any]:
         "gains": f"{low} … {high}",
         "certified": row["certified"],
         "drift": _spread(row["drift"]),
-        "score": _spread(row["score"]),
-        "shock": _spread(row["shock"], signed=True),
+        "score": _scored(row["score"], row["shock"]),
         "input": _mean(row["gradient_input"]),
     }
 
@@ -151,7 +151,7 @@ def _mean(figure: _Figure) -> str:
     return ABSENT if figure is None else number(float(figure["mean"]))
 
 
-def _spread(figure: _Figure, *, signed: bool = False) -> tuple[str, str]:
+def _spread(figure: _Figure) -> tuple[str, str]:
     """The mean, and both ends where seeds differ.
 
     >>> _spread({"mean": 0.5, "low": 0.4, "high": 0.6}), _spread(None)
@@ -160,8 +160,17 @@ def _spread(figure: _Figure, *, signed: bool = False) -> tuple[str, str]:
     if figure is None:
         return ABSENT, ""
     mean, low, high = (float(figure[name]) for name in ("mean", "low", "high"))
-    text = f"{mean:+.3f}" if signed and math.isfinite(mean) else number(mean)
-    return text, "" if low == high else f"{number(low)} … {number(high)}"
+    return number(mean), "" if low == high else f"{number(low)} … {number(high)}"
+
+
+def _scored(score: _Figure, shock: _Figure) -> tuple[str, str]:
+    """The score, and below it the shock and both ends."""
+    text, ends = _spread(score)
+    if shock is None:
+        return text, ends
+    change = float(shock["mean"])
+    told = f"{change:+.3f}" if math.isfinite(change) else ABSENT
+    return text, f"{told} · {ends}" if ends else told
 
 
 def _finite(value: Any) -> float | None:
