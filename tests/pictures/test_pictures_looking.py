@@ -176,6 +176,20 @@ def test_forget_removes_the_pictures_and_nothing_else(tmp_path):
     forget(tmp_path / "nowhere")
 
 
+def test_a_list_that_names_other_files_has_none_of_them_written(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other.jpg"
+    (entry,) = look(halving(0.9), [shot()], run, stage="before")
+    other.write_text("mine")
+    document = (run / "pictures.json").read_text()
+    (run / "pictures.json").write_text(document.replace(entry.file, "../other.jpg"))
+    with np.load(run / "pictures/maps.npz") as held:
+        maps = {key.replace(entry.file, "../other.jpg"): held[key] for key in held.files}
+    np.savez(run / "pictures/maps.npz", **maps)
+    look(halving(0.2), [shot()], run, stage="after")
+    look(halving(0.2), [shot()], run, stage="before")
+    assert other.read_text() == "mine"
+
+
 def test_a_list_that_cannot_be_read_is_written_anew(tmp_path):
     (tmp_path / "pictures.json").write_text("{")
     image = shot(boxes=[(0.0, 0.0, 0.5, 0.5)])

@@ -11,7 +11,7 @@ from coordcbam._support.errors import UsageError
 from coordcbam._support.files import write_atomically
 from coordcbam.pictures.colours import reach_of
 from coordcbam.pictures.drawing import Sheet, draw
-from coordcbam.pictures.files import FOLDER, MAPS, file_of
+from coordcbam.pictures.files import FOLDER, MAPS, file_of, is_own
 from coordcbam.pictures.gates import Gates
 from coordcbam.pictures.maps import load_maps, save_maps
 from coordcbam.pictures.shot import Shot
@@ -28,9 +28,10 @@ class Book:
     def __init__(self, folder: Path, stage: str) -> None:
         self.folder, self.stage = folder, stage
         self._shots: dict[str, Shot] = {}
-        self._earlier = [p for p in read_pictures(folder, []) if p.stage != stage]
-        self._replaced = [p for p in read_pictures(folder, []) if p.stage == stage]
-        names = {p.file for p in self._earlier}
+        found = read_pictures(folder, [])
+        self._earlier = [picture for picture in found if picture.stage != stage]
+        self._replaced = [picture for picture in found if picture.stage == stage]
+        names = {picture.file for picture in self._earlier if is_own(picture)}
         kept = load_maps(folder / FOLDER / MAPS).items()
         self._sheets = {name: sheet for name, sheet in kept if name in names}
 
@@ -45,7 +46,7 @@ class Book:
         return file_of(image, block, self.stage)
 
     def write(self, pictures: Sequence[Picture]) -> None:
-        """Draw this stage, and of the others what has another range now; the list last.
+        """Draw this stage, and the others of the same images again; the list last.
 
         Raises:
             UsageError: the folder cannot be written.
@@ -74,9 +75,7 @@ class Book:
     def _discard(self, names: set[str]) -> None:
         """Remove the files of this stage that its new pictures have not replaced."""
         for picture in self._replaced:
-            if picture.file not in names and picture.file == file_of(
-                picture.image, picture.block, picture.stage
-            ):
+            if picture.file not in names and is_own(picture):
                 (self.folder / picture.file).unlink(missing_ok=True)
 
 

@@ -84,13 +84,10 @@ def _outlined(pixels: Pixels, boxes: Sequence[Sequence[float]]) -> Pixels:
     image = Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
     pen, (width, height) = ImageDraw.Draw(image), image.size
     for left, top, right, bottom in boxes:
-        x, y = (
-            sorted((left * (width - 1), right * (width - 1))),
-            sorted((top * (height - 1), bottom * (height - 1))),
-        )
-        corners = [round(x[0]), round(y[0]), round(x[1]), round(y[1])]
-        pen.rectangle([corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1], outline=0)
-        pen.rectangle(corners, outline=(255, 255, 255))
+        x = sorted(round(share * (width - 1)) for share in (left, right))
+        y = sorted(round(share * (height - 1)) for share in (top, bottom))
+        pen.rectangle([x[0] - 1, y[0] - 1, x[1] + 1, y[1] + 1], outline=(0, 0, 0))
+        pen.rectangle([x[0], y[0], x[1], y[1]], outline=(255, 255, 255))
     return np.asarray(image, dtype=np.float32)
 
 

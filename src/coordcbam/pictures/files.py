@@ -4,6 +4,8 @@ import hashlib
 import re
 import unicodedata
 
+from coordcbam.records.pictures import Picture
+
 FOLDER, MAPS = "pictures", "maps.npz"
 
 _LONGEST = 40  # characters of a name that its file tells
@@ -17,6 +19,11 @@ def file_of(image: str, block: str, stage: str) -> str:
     """
     digest = hashlib.sha256(f"{image}\0{block}".encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{FOLDER}/{_slug(image)}-{_slug(block)}-{digest}-{stage}.jpg"
+
+
+def is_own(picture: Picture) -> bool:
+    """Whether the picture's file has the name that is given here, and so may be written."""
+    return picture.file == file_of(picture.image, picture.block, picture.stage)
 
 
 def _slug(name: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.extras import require
 from coordcbam.pictures.capture import capture
-from coordcbam.pictures.files import FOLDER, MAPS, file_of
+from coordcbam.pictures.files import FOLDER, MAPS, is_own
 from coordcbam.pictures.gates import Gates
 from coordcbam.pictures.regions import contrast
 from coordcbam.pictures.shot import Shot
@@ -64,7 +64,7 @@ def forget(folder: str | Path) -> None:
     """Remove the pictures that an earlier run has left in ``folder``; nothing else of it."""
     try:
         for picture in read_pictures(Path(folder), []):
-            if picture.file == file_of(picture.image, picture.block, picture.stage):
+            if is_own(picture):
                 (Path(folder) / picture.file).unlink(missing_ok=True)
         for name in (f"{FOLDER}/{MAPS}", PICTURES):
             (Path(folder) / name).unlink(missing_ok=True)
