@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.swa_utils import AveragedModel
 
 from coordcbam._support.errors import MissingExtraError
-from coordcbam.hosts.watched import PREFIX, check_ran, columns, told
+from coordcbam.hosts.watched import PREFIX, check_ran, columns, counted, told
 from coordcbam.insert import copy_monitor_state_, scalars
 from coordcbam.monitor import Monitor, read
 
@@ -73,6 +73,7 @@ class CoordCBAMCallback(Callback):
         """Begin to watch, from the step at which a checkpoint was restored."""
         framework = _package()
         log_dir = trainer.log_dir  # asks all processes
+        example = getattr(pl_module, "example_input_array", None)
         self.monitor = Monitor(
             pl_module,
             log_dir if self.out_dir is None else self.out_dir,
@@ -81,6 +82,7 @@ class CoordCBAMCallback(Callback):
             host="lightning",
             command=f"fit {type(pl_module).__name__}",
             versions={"lightning": framework.__version__},
+            cost={} if example is None else counted(pl_module, example),
         )
         self._closed_steps = trainer.global_step
         decayed = _decayed(trainer.optimizers, pl_module)

@@ -2,6 +2,9 @@
 
 import math
 from pathlib import Path
+from typing import Any
+
+from coordcbam.preflight import cost
 
 PREFIX = "coordcbam/"
 LOGGED = ("r_out_pre", "r_ema", "alpha_eff")
@@ -36,6 +39,18 @@ def check_ran(readings: Readings) -> None:
     for block, values in readings.items():
         if math.isnan(values["alpha"]):
             raise LostBlocksError(f"the block at {block} never ran in this epoch")
+
+
+def counted(network: Any, inputs: Any) -> dict[str, float]:
+    """What the blocks cost, for the record; nothing where it cannot be counted.
+
+    >>> counted(None, None)
+    {}
+    """
+    try:
+        return cost(network, inputs)
+    except Exception:  # no record is worth a training
+        return {}
 
 
 def told(folder: Path) -> str:

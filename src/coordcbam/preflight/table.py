@@ -32,12 +32,13 @@ def text_of(found: Preflight) -> str:
 
 def _scores(found: Preflight) -> Table:
     """What each block does to the model, before any training."""
-    table = _table("Before any training, a block at every place")
-    heads = ["drift of outputs"]
+    title, heads = "Before any training, a block at every place", ["drift"]
     before = found.without["score"]
     if before is not None:
         name = str(found.about.get("score", "score"))
-        heads = [f"{name}, {before:.3f} without", "over seeds", "shock", "", *heads]
+        title += f"; {name} without: {before:.3f}"
+        heads = [name, "over seeds", "shock", "", *heads]
+    table = _table(escape(title))
     _columns(table, "block", *heads)
     for row in found.rows:
         cells = [f"{row.drift.mean:.3f}"]
@@ -58,7 +59,7 @@ def _signals(found: Preflight) -> Table:
     """Ratios place by place, the mean over seeds."""
     paths = [str(row["path"]) for row in found.about["places"]]
     table = _table(escape(f"The signal at {', '.join(paths)}"))
-    _columns(table, "block", "std out/x", "kept", "gradient", "at the input", "any out/x")
+    _columns(table, "block", "std out/x", "kept", "gradient", "at input", "any out/x")
     for row in found.rows:
         at_input = "–" if row.gradient_input is None else f"{row.gradient_input.mean:.2f}"
         table.add_row(
@@ -67,14 +68,14 @@ def _signals(found: Preflight) -> Table:
             _several([place.kept for place in row.places]),
             _several([place.gradient_gain for place in row.places]),
             at_input,
-            f"{'' if row.certified else '~'}{row.gain_min:.2f} to {row.gain_max:.2f}",
+            f"{'' if row.certified else '~'}{_short(row.gain_min)}–{_short(row.gain_max)}",
         )
     return table
 
 
 def _prices(found: Preflight) -> Table:
     table = _table("What it costs, for one sample")
-    heads = ("parameters", "MFLOPs", "elementwise M", "latency", "memory kept")
+    heads = ("parameters", "MFLOPs", "other M", "latency", "memory kept")
     _columns(table, "block", *heads)
     for row in found.rows:
         kept = "–" if row.memory_bytes is None else f"{row.memory_bytes / 1e3:+,.0f} kB"
@@ -83,7 +84,7 @@ def _prices(found: Preflight) -> Table:
             f"+{row.parameters:,}",
             f"{row.flops / 1e6:+.2f}",
             f"{row.elementwise / 1e6:+.2f}",
-            f"x {row.latency_ratio.mean:.2f}",
+            _about(row.latency_ratio),
             kept,
         )
     without = found.without
@@ -94,7 +95,7 @@ def _prices(found: Preflight) -> Table:
 
 def _places(found: Preflight) -> Table:
     table = _table("Each place alone, the most harmful first; means over the blocks")
-    heads = ("channels", "shock", "drift", "gradient share", "parameters", "MFLOPs")
+    heads = ("channels", "shock", "drift", "gradient", "parameters", "MFLOPs")
     _columns(table, "place", *heads)
     for row in found.ranking:
         table.add_row(
@@ -110,7 +111,7 @@ def _places(found: Preflight) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def _columns(table: Table, first: str, *heads: str) -> None:
@@ -153,3 +154,12 @@ def _ends(figure: Figure) -> str:
     ('0.250 to 0.750', '')
     """
     return "" if figure.low == figure.high else f"{figure.low:.3f} to {figure.high:.3f}"
+
+
+def _about(figure: Figure) -> str:
+    """A ratio, and half of what lies between its ends.
+
+    >>> _about(Figure(mean=1.25, low=1.1, high=1.3))
+    'x 1.25 ± .10'
+    """
+    return f"x {figure.mean:.2f} ± {_short((figure.high - figure.low) / 2)}"

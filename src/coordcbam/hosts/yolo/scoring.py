@@ -125,6 +125,11 @@ def _nothing(*_: Any, **__: Any) -> None:
     """No summary of a network."""
 
 
+def _unsaved(_prefix: str, _path: Path, labels: dict[str, Any], version: str) -> None:
+    """What saving a cache of labels does to them, without a file."""
+    labels["version"] = version
+
+
 def score_name(found: Mapping[str, Any]) -> str:
     """The number that a host's results are judged by: of masks and keypoints before boxes.
 
@@ -144,7 +149,7 @@ def _quiet(datasets: Any) -> Iterator[Path]:
     try:
         with (
             tempfile.TemporaryDirectory(prefix="coordcbam-") as folder,
-            mock.patch.object(datasets, "save_dataset_cache_file"),
+            mock.patch.object(datasets, "save_dataset_cache_file", _unsaved),
             torch.random.fork_rng(),
         ):
             yield Path(folder)

@@ -1,0 +1,96 @@
+"""A YOLO's score on few images: the host's own number, the same network afterwards, no trace."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import coordcbam as cc
+from coordcbam._support.errors import UsageError
+from coordcbam.hosts.ultralytics import YOLO, scoring
+
+
+@pytest.fixture
+def scored(best: Any, trained_data: Path) -> Any:
+    return scoring(best, trained_data, images=16)
+
+
+def test_it_is_what_the_host_says(
+    scored: Any, best: Any, trained_data: Path, tmp_path: Path
+) -> None:
+    found = best.val(
+        data=str(trained_data),
+        device="cpu",
+        workers=0,
+        plots=False,
+        rect=False,  # else the host pads by half a stride
+        verbose=False,
+        project=str(tmp_path),
+    )
+    assert scored.name == "metrics/mAP50-95(B)"
+    assert scored.images == 16
+    assert scored(YOLO(best.ckpt_path).model) == pytest.approx(found.box.map, abs=1e-6)
+    assert found.box.map > 0.05
+
+
+def test_batches_are_as_the_network_gets_them(scored: Any, best: Any) -> None:
+    assert [tuple(batch.shape) for batch in scored.batches] == [(16, 3, 128, 128)]
+    assert 0.5 < float(scored.batches[0].max()) <= 1.0
+    assert scored.device == next(best.model.parameters()).device
+
+
+def test_few_images_are_spread_over_the_split(best: Any, trained_data: Path, scored: Any) -> None:
+    few = scoring(best, trained_data, images=4)
+    assert few.images == 4
+    assert torch.equal(few.batches[0], scored.batches[0][[0, 4, 8, 12]])
+    assert scoring(best, trained_data, images=99).images == 16
+
+
+def test_a_bypassed_network_scores_otherwise(scored: Any, best: Any) -> None:
+    before = scored(best.model)
+    with cc.bypass(best.model):
+        bypassed = scored(best.model)
+    assert bypassed != before
+    assert scored(best.model) == before
+
+
+def test_the_network_and_the_process_are_as_before(
+    best: Any,
+    trained_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caches = [*trained_data.parent.rglob("*.cache")]
+    for cache in caches:
+        cache.unlink()
+    files = sorted(trained_data.parent.rglob("*"))
+    best.model.train()
+    before = {key: value.clone() for key, value in best.model.state_dict().items()}
+    dice, logger = torch.get_rng_state(), logging.getLogger("ultralytics")
+    state = logger.level, torch.get_num_threads()
+    scoring(best, trained_data, images=8)(best.model)
+    after = best.model.state_dict()
+    assert list(after) == list(before)  # not fused
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert best.model.training
+    assert torch.equal(torch.get_rng_state(), dice)
+    assert (logger.level, torch.get_num_threads()) == state
+    assert sorted(trained_data.parent.rglob("*")) == files
+    assert list(tmp_path.iterdir()) == []
+    assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize("images", [0, True, 2.0])
+def test_images_are_counted(best: Any, trained_data: Path, images: Any) -> None:
+    with pytest.raises(UsageError, match="images="):
+        scoring(best, trained_data, images=images)
+
+
+def test_data_that_is_not_there_is_one_line(best: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be validated") as raised:
+        scoring(best, tmp_path / "none.yaml")
+    assert "\n" not in str(raised.value)

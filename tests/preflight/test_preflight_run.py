@@ -1,0 +1,265 @@
+"""Known blocks give known numbers, the model is untouched, and nonsense is refused."""
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import coordcbam as cc
+from _support.known_blocks import Drawn, Half, Narrow, Pointwise
+from coordcbam._support.errors import UsageError
+from coordcbam.insert.plan import PlaceError
+from coordcbam.preflight import Figure, Preflight, preflight
+
+AT = ("0", "3")
+
+
+def size_of(batches: list[torch.Tensor]) -> Any:
+    """A score that is 1 for the outputs as they were, and their share where all were scaled."""
+
+    def score(model: nn.Module) -> float:
+        assert not model.training
+        return float(model(batches[0]).detach().norm()) / whole
+
+    whole = 1.0
+
+    def first(model: nn.Module) -> Any:
+        nonlocal whole
+        whole = score(model.eval())
+        return score
+
+    return first
+
+
+@pytest.fixture
+def score(model: nn.Sequential, batches: list[torch.Tensor]) -> Any:
+    return size_of(batches)(copy.deepcopy(model))
+
+
+def near(figure: Figure | None, value: float) -> bool:
+    assert figure is not None
+    return [figure.mean, figure.low, figure.high] == pytest.approx([value] * 3, rel=1e-4)
+
+
+def test_a_half_at_two_places(model: nn.Sequential, batches: list[Any], score: Any) -> None:
+    found = preflight(model, batches, at=AT, blocks=[Half], score=score, seeds=2)
+    (row,) = found.rows
+    assert [place.path for place in row.places] == ["0", "3"]
+    for place in row.places:
+        assert near(place.std_ratio, 0.5)
+        assert near(place.rms_ratio, 0.5)
+        assert near(place.kept, 0.5)
+        assert near(place.gradient_gain, 0.5)
+    assert near(row.gradient_input, 0.25)
+    assert near(row.drift, 0.75)
+    assert near(row.score, 0.25)
+    assert near(row.shock, -0.75)
+    assert (row.gain_min, row.gain_max, row.certified) == (0.5, 0.5, False)
+    assert row.harms
+    assert row.parameters == 4 + 6
+    assert row.flops == 0
+    assert row.elementwise == 64 * (4 + 6)  # a product an element; its parameter is fewer
+    # x is kept for the weight's gradient, besides what the next layer keeps of the output.
+    assert row.memory_bytes == 64 * (4 + 6) * 4
+    assert found.without["score"] == pytest.approx(1.0)
+    assert "1 of 1 blocks harms" in found.verdict
+    assert "1.000 to 0.250 (-75.0 %)" in found.verdict
+
+
+def test_a_convolution_has_known_operations(model: nn.Sequential, batches: list[Any]) -> None:
+    found = preflight(model, batches, at=AT, blocks=[Pointwise], seeds=1)
+    (row,) = found.rows
+    assert row.parameters == 4 * 4 + 6 * 6
+    assert row.flops == 2 * 64 * (4 * 4 + 6 * 6)
+    assert row.elementwise == 0
+    assert found.without["flops"] == 2 * 64 * (3 * 4 + 4 * 6 + 6 * 2)
+    assert found.without["parameters"] == 3 * 4 + 4 * 6 + 6 * 2
+    alone = {place.path: place for place in found.ranking}
+    assert alone["3"].flops == 2 * 64 * 6 * 6
+    assert alone["3"].parameters == 36
+
+
+def test_step3_is_measured_to_change_nothing(
+    model: nn.Sequential, batches: list[Any], score: Any
+) -> None:
+    scored = []
+
+    def counted(network: nn.Module) -> float:
+        scored.append(sum(p.numel() for p in network.parameters()))
+        return float(score(network))
+
+    found = preflight(model, batches, at=AT, blocks="none,step3", score=counted, seeds=3)
+    none, step3 = found.rows
+    for row in (none, step3):
+        assert row.shock == Figure(mean=0.0, low=0.0, high=0.0)
+        assert row.drift == Figure(mean=0.0, low=0.0, high=0.0)
+        assert not row.harms
+    assert none.parameters == none.flops == none.elementwise == none.memory_bytes == 0
+    assert step3.places[0].std_ratio.mean == pytest.approx(1.0, abs=1e-6)
+    # Without blocks, with none, with three seeds, and at each place alone.
+    assert len(scored) == 1 + 1 + 3 + 2
+    assert sorted(scored)[2:] == sorted([scored[2]] * 3 + scored[5:])
+    assert found.verdict.endswith("Not a bit of the outputs changes: step3.")
+
+
+def test_each_seed_draws_anew_and_the_same_next_time(
+    model: nn.Sequential, batches: list[Any]
+) -> None:
+    drawn = [float(torch.manual_seed(seed) and torch.rand(())) for seed in range(3)]
+    first, again = (
+        preflight(model, batches, at="3", blocks=[Drawn], seeds=3).rows[0] for _ in range(2)
+    )
+    kept = first.places[0].kept
+    assert kept == again.places[0].kept
+    assert kept.mean == pytest.approx(sum(drawn) / 3)
+    assert (kept.low, kept.high) == pytest.approx((min(drawn), max(drawn)))
+
+
+def test_of_ours_the_gain_is_certified(model: nn.Sequential, batches: list[Any]) -> None:
+    config = cc.BlockConfig.step2()
+    (row,) = preflight(model, batches, at="3", blocks=[config], seeds=1).rows
+    sure = cc.certify(config)
+    assert (row.block, row.certified) == ("step2", True)
+    assert (row.gain_min, row.gain_max) == (sure.gain_min, sure.gain_max)
+    assert sure.gain_min <= row.places[0].kept.mean <= sure.gain_max
+
+
+def test_the_place_that_is_harmed_most_comes_first(
+    model: nn.Sequential, batches: list[Any], score: Any
+) -> None:
+    for use in (score, None):
+        found = preflight(model, batches, at=AT[::-1], blocks=[Narrow], score=use, seeds=1)
+        assert [(row.rank, row.path) for row in found.ranking] == [(1, "0"), (2, "3")]
+        assert [row.drift for row in found.ranking] == [1.0, 0.0]
+        assert [row.layer for row in found.ranking] == ["Conv2d", "Conv2d"]
+    assert found.ranking[0].shock is None
+
+
+def test_gradient_shares_are_of_one(model: nn.Sequential, batches: list[Any]) -> None:
+    found = preflight(model, batches, at=AT, blocks="none")
+    shares = [row.gradient_share for row in found.ranking]
+    assert sum(share or 0.0 for share in shares) == pytest.approx(1.0)
+    assert found.verdict == "No block was tried."
+
+
+def test_the_model_and_all_dice_are_as_before(model: nn.Sequential, batches: list[Any]) -> None:
+    model.train()
+    model[1].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    hooks = [dict(module._forward_hooks) for module in model.modules()]
+    given = [batch.clone() for batch in batches]
+    dice = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+
+    def spoils(network: nn.Module) -> float:
+        network.train()(torch.rand(2, 3, 8, 8))
+        random.random()
+        np.random.rand()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        return 1.0
+
+    preflight(model, batches, at=AT, blocks=["none", "step2", Half], score=spoils, seeds=2)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert list(model.state_dict()) == list(before)
+    assert [module.training for module in model.modules()] == modes
+    assert [dict(module._forward_hooks) for module in model.modules()] == hooks
+    assert all(p.grad is None for p in model.parameters())
+    assert all(map(torch.equal, batches, given))
+    assert torch.equal(torch.get_rng_state(), dice[0])
+    assert random.getstate() == dice[1]
+    assert np.array_equal(np.random.get_state()[1], dice[2])
+
+
+def test_behind_a_block_that_is_there(model: nn.Sequential, batches: list[Any]) -> None:
+    cc.insert_(model, "3", inputs=batches[0], block=Half)
+    found = preflight(model, batches, at=AT, blocks=[Half], seeds=1)
+    assert found.notes == ("3 has a block already: the one on trial comes after it",)
+    assert near(found.rows[0].places[1].std_ratio, 0.5)
+    assert near(found.rows[0].drift, 0.75)
+    assert found.without["parameters"] == 3 * 4 + 4 * 6 + 6 * 2 + 6
+
+
+def test_several_arguments_and_outputs(batches: list[Any]) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1, bias=False)
+
+        def forward(self, x: torch.Tensor, factor: int) -> dict[str, Any]:
+            return {"maps": [self.conv(x)], "count": factor, "x": x * factor}
+
+    inputs = [(batch, 2) for batch in batches]
+    found = preflight(Both(), inputs, at="conv", blocks=[Half], seeds=1)
+    assert near(found.rows[0].drift, 0.25)  # a half of one output, nothing of the other
+    assert found.about["batches"] == [[2, 3, 8, 8], [3, 3, 8, 8]]
+
+
+def test_without_a_gradient_nothing_is_said_of_it(batches: list[Any]) -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x).detach()
+
+    found = preflight(Cut(), batches, at="conv", blocks=[Half], seeds=1)
+    assert found.rows[0].gradient_input is None
+    assert found.rows[0].places[0].gradient_gain is None
+    assert "no gradient" in found.notes[-1]
+    assert "nan" not in str(found.to_dict())
+
+
+def test_progress_counts_to_the_end(model: nn.Sequential, batches: list[Any]) -> None:
+    told: list[tuple[int, int, str]] = []
+    preflight(
+        model,
+        batches,
+        at=AT,
+        blocks=["none", Half],
+        seeds=2,
+        progress=lambda *words: told.append(words),
+    )
+    # None once and its price; a half twice and its price; a half at each place.
+    assert [done for done, _, _ in told] == list(range(2 + 3 + 2 + 1))
+    assert {total for _, total, _ in told} == {7}
+    assert told[-1][2] == "done"
+
+
+def test_it_is_public_under_its_name() -> None:
+    import coordcbam.preflight
+
+    assert cc.preflight is preflight
+    assert coordcbam.preflight is preflight
+    assert cc.Preflight is Preflight
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"model": 3}, UsageError, "model=3"),
+        ({"batches": []}, UsageError, "batches"),
+        ({"batches": 3}, UsageError, "batches=3"),
+        ({"at": "9"}, PlaceError, "'9'"),
+        ({"seeds": 0}, UsageError, "seeds=0"),
+        ({"seeds": True}, UsageError, "seeds=True"),
+        ({"blocks": "step4"}, UsageError, "no block 'step4': nearest are 'step"),
+        ({"blocks": "timm:no_such"}, UsageError, "timm:no_such"),
+        ({"blocks": ""}, UsageError, "names none"),
+        ({"blocks": 3}, UsageError, "blocks=3"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    model: nn.Sequential, batches: list[Any], changed: dict[str, Any], error: type, words: str
+) -> None:
+    given = {"model": model, "batches": batches, "at": "0", "blocks": "none", **changed}
+    with pytest.raises(error) as raised:
+        preflight(given.pop("model"), given.pop("batches"), **given)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
