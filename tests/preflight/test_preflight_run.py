@@ -216,6 +216,15 @@ def test_without_a_gradient_nothing_is_said_of_it(batches: list[Any]) -> None:
     assert "nan" not in str(found.to_dict())
 
 
+def test_a_model_that_scores_nothing_is_read_by_its_drift(
+    model: nn.Sequential, batches: list[Any]
+) -> None:
+    found = preflight(model, batches, at=AT, blocks=[Half], score=lambda _: 0.0, seeds=1)
+    assert found.rows[0].harms
+    assert "moves the outputs by 75.0 %" in found.verdict
+    assert "scores 0" in found.notes[-1]
+
+
 def test_progress_counts_to_the_end(model: nn.Sequential, batches: list[Any]) -> None:
     told: list[tuple[int, int, str]] = []
     preflight(

@@ -148,6 +148,8 @@ def _ground(
         score_before=None if score is None else scored_by(score, plain.model),
         work=work(plain.model, one_of(batches[0])),
     )
+    if ground.score_before == 0.0:
+        notes.append("the model scores 0 as it is: read how far its outputs drift")
     return ground, notes
 
 

@@ -9,16 +9,16 @@ HARM = 0.01  # of the score, or of the outputs: a smaller change is one that tra
 
 
 def harms(score: float | None, shock: Figure | None, drift: Figure) -> bool:
-    """Whether a block costs a hundredth of the score without it; where nobody scores, of outputs.
+    """Whether a block costs a hundredth of the score without it; where there is none, of outputs.
 
-    A score that is no number is one that was lost.
+    A score that is no number is one that was lost. Of a score of 0, nothing can be.
 
     >>> harms(0.5, Figure.of([-0.2]), Figure.of([0.3])), harms(None, None, Figure.of([0.0]))
     (True, False)
     """
-    if score is None or shock is None:
+    if not score or shock is None:
         return not drift.mean < HARM
-    return not shock.mean > -HARM * max(abs(score), 1e-12)
+    return not shock.mean > -HARM * abs(score)
 
 
 def verdict(rows: Sequence[BlockRow], score: float | None) -> str:
@@ -69,7 +69,7 @@ def _or_worst(value: float) -> float:
 
 def _change(row: BlockRow, score: float | None) -> str:
     """``0.622 to 0.201 (-68 %)``, or how far the outputs move."""
-    if score is None or row.score is None or row.shock is None:
+    if not score or row.score is None or row.shock is None:
         return f"moves the outputs by {100 * row.drift.mean:.1f} %"
-    part = f" ({100 * row.shock.mean / abs(score):+.1f} %)" if score else ""
-    return f"{score:.3f} to {row.score.mean:.3f}{part}"
+    part = f"{100 * row.shock.mean / abs(score):+.1f} %"
+    return f"{score:.3f} to {row.score.mean:.3f} ({part})"
