@@ -168,3 +168,20 @@ def test_a_run_that_goes_on_and_another_version(call: Callable[..., Any], empty:
     document = json.loads(done.out)
     assert [each["what"] for each in document["notes"]] == ["the run is marked running"]
     assert [each["what"] for each in document["findings"]] == ["another version"]
+
+
+def test_weights_that_are_torn_are_a_finding_beside_the_records(
+    call: Callable[..., Any], empty: Path
+) -> None:
+    info = RunInfo(host="torch", places=(), config={}, versions={"torch": "1.0"})
+    RunWriter(Path("run/coordcbam"), info, FIELDS).close()
+    weights = Path("run/weights/best.pt")
+    weights.parent.mkdir()
+    torch.save(nn.Conv2d(3, 8, 3), weights)
+    weights.write_bytes(weights.read_bytes()[:500])
+    done = call("check", "run", "--json")
+    findings = json.loads(done.out)["findings"]
+    assert done.status == 1
+    assert [each["what"] for each in findings] == ["another version", "the weights cannot be read"]
+    assert findings[1]["where"] == "run/weights/best.pt"
+    assert call("check", weights).status == 2

@@ -150,3 +150,78 @@ def test_an_export_is_a_model_to_predict_with(
         found = [one["box"] for p in json.loads(done.out)["pictures"] for one in p["found"]]
         boxes.append([value for box in found for value in box.values()])
     assert boxes[0] == pytest.approx(boxes[1], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "named"),
+    [
+        ("val", "imgsz=abc", "imgsz='abc': expected a number of pixels"),
+        ("predict", "imgsz=[64,'a'] source=a.jpg", "expected a number of pixels"),
+        ("export", "format=zzz", "Invalid export format='zzz'."),
+        ("export", "format=onx2 dynamic=yes", "dynamic"),
+        ("export", "format=torchscript opset=17", "'opset' is not supported for format='torch"),
+        ("export", "format=torchscript half=maybe int9=True", "unknown word 'int9=True': nearest"),
+        ("train", "data=coco8.yaml pretrained=nope.pt", "no weights file 'nope.pt': nearest are"),
+        ("train", "data=coco8.yaml project=a.txt", "a.txt (Not a directory): choose another"),
+        ("val", "project=a.txt/b", "a.txt"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_status_2(
+    verb: str,
+    words: str,
+    named: str,
+    call: Callable[..., Any],
+    models: dict[str, Path],
+    empty: Path,
+) -> None:
+    Path("a.txt").write_text("no folder")
+    words = words.replace("a.txt", str(empty / "a.txt"))
+    done = call(verb, f"model={models['with']}", *words.split(), "device=cpu")
+    said = done.err.splitlines()[-1:]
+    assert done.status == 2, done.err
+    assert named in said[0]
+    assert said[0].count(",") < 12
+    assert [path.name for path in empty.iterdir()] == ["a.txt"]
+
+
+def test_an_export_needs_a_folder_that_can_be_written(
+    call: Callable[..., Any], models: dict[str, Path], empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, dir: Path, **__: Any) -> Any:  # noqa: A002
+        raise OSError(30, "Read-only file system", str(dir))
+
+    monkeypatch.setattr(host.tempfile, "TemporaryDirectory", full)
+    done = call("export", f"model={models['with']}", "format=torchscript")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert f"{models['with'].parent} (Read-only file system): choose another" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "precision"),
+    [("half=True", 16), ("half", 16), ("int8=True", 8), ("int8=False", None)],
+)
+def test_words_of_earlier_releases_mean_what_they_do_there(
+    words: str, precision: int | None, models: dict[str, Path]
+) -> None:
+    _, arguments = host.prepare([f"model={models['with']}", words], "export")
+    if "quantize" in host.DEFAULT_CFG_DICT:
+        assert arguments == {"quantize": precision}
+    else:  # releases before the two became one
+        assert set(arguments) <= {"half", "int8"}
+
+
+def test_suggested_commands_can_be_pasted(
+    call: Callable[..., Any], models: dict[str, Path], empty: Path
+) -> None:
+    spaced = empty / "my model.pt"
+    spaced.write_bytes(models["with"].read_bytes())
+    done = call("export", "model=my model.pt", "format=torchscript", "imgsz=32", "device=cpu")
+    assert done.status == 0, done.err
+    told = " ".join(done.out.split())
+    assert "coordcbam check 'my model.pt' --export '" in told.replace(f"{empty}/", "")
+    done = call("export", "model=yolo11n.yaml", "format=torchscript", "imgsz=32", "device=cpu")
+    assert done.status == 0, done.err
+    assert "None" not in done.out.splitlines()[-1]
+    assert "so no checkpoint can be compared" in done.out
+    done = call("insert", "yolo11n.yaml", "-o", "with blocks.yaml")
+    assert "coordcbam train 'model=with blocks.yaml' data=" in done.out

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _LONGEST = 120
+_FEW = 8
 
 
 class UsageError(ValueError):
@@ -29,16 +30,21 @@ def shown(value: Any) -> str:
 
 
 def nearest(word: str, known: Iterable[str], *, count: int = 3) -> str:
-    """The known words closest to ``word``, or all of them when none is close.
+    """The known words closest to ``word``; when none is close, all of a few, or the least far.
 
     >>> nearest("coord_bta", ["coord_beta", "beta_ca", "r_min"])
     "'coord_beta'"
     >>> nearest("zzz", ["gn", "bn"])
     "'gn', 'bn'"
+    >>> nearest("int8", [f"option_{number}" for number in range(100)]).count(",")
+    2
     """
     names = list(dict.fromkeys(known))
     close = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
-    return ", ".join(repr(name) for name in close or names)
+    if not close:
+        few = len(names) <= _FEW
+        close = names if few else difflib.get_close_matches(word, names, n=count, cutoff=0.0)
+    return ", ".join(repr(name) for name in close)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import MissingExtraError, UsageError
 from coordcbam.block import certify
 from coordcbam.cli.options import add_block_options, chosen, config_from
 from coordcbam.notebook.checklist import checklist
@@ -77,7 +77,19 @@ def _of_target(args: argparse.Namespace) -> tuple[int, Any]:
             raise UsageError(f"--export: no weights/best.pt in {run_.folder.parent}")
     console = Console()
     if weights.is_file() or not args.target.is_dir():
-        network = network_of(weights)
+        try:
+            network = network_of(weights)
+        except MissingExtraError:
+            raise
+        except UsageError as error:
+            if not args.target.is_dir():
+                raise
+            network = Finding(  # beside what the records say
+                what="the weights cannot be read",
+                where=str(weights),
+                measured=str(error).removeprefix(f"{weights}: "),
+                todo="check weights/last.pt, and resume from it or train again",
+            )
         if isinstance(network, Finding):
             found.append(network)
         else:

@@ -1,6 +1,7 @@
 """``coordcbam insert``: a model file with blocks as rows, or a checkpoint with blocks in it."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,13 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         planned = write_model(model, out, at, block, monitor=monitor, redirect=redirect)
         kept = None
         print(planned)
-    train = f"coordcbam train model={out} data=..."
+    train = f"coordcbam train {shlex.quote(f'model={out}')} data=..."
     weights = Path(args.source)
     if weights.suffix != ".pt":  # those that Ultralytics publishes for this file
         weights = Path(f"{weights.stem}.pt")
-    print(f"{out}: train it with  {train}{'' if kept else f' pretrained={weights}'}")
+    if not kept:
+        train += f" {shlex.quote(f'pretrained={weights}')}"
+    print(f"{out}: train it with  {train}")
     rows = [
         {"layer": row.layer, "path": row.path, "channels": row.channels, "added": row.parameters}
         for row in planned.rows

@@ -10,6 +10,7 @@ The only file that imports ultralytics (AGPL-3.0). Three facts about it shape th
 """
 
 import inspect
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +22,18 @@ from typing import Any
 import cv2
 import torch
 import ultralytics
-from ultralytics.cfg import CFG_BOOL_KEYS, TASKS, get_cfg, parse_key_value_pair
+from ultralytics.cfg import (
+    CFG_BOOL_KEYS,
+    TASKS,
+    _handle_deprecation,
+    get_cfg,
+    get_save_dir,
+    parse_key_value_pair,
+)
 from ultralytics.data import dataset as datasets
 from ultralytics.data.augment import classify_transforms
 from ultralytics.engine import trainer as engine
-from ultralytics.engine.exporter import Exporter
+from ultralytics.engine.exporter import Exporter, export_formats
 from ultralytics.engine.model import Model
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.trainer import BaseTrainer
@@ -66,6 +74,7 @@ __all__ = [
     "Monitored",
     "WithBlocks",
     "YOLOWorld",
+    "exported",
     "load_pretrained",
     "look_at",
     "opened",
@@ -148,6 +157,9 @@ _BACK_ENDS: dict[str, Callable[[Any], Any]] = {
     "comet": lambda module: module.comet_ml.get_running_experiment() and Comet(),
 }
 
+# Words that are True where nothing follows, though none of them need be boolean in its defaults.
+_BARE = frozenset({"resume", "half", "int8", "end2end", "nms"})
+
 TWINS: dict[type, Any] = {ultralytics.RTDETR: RTDETR, ultralytics.YOLOWorld: YOLOWorld}
 
 if hasattr(ultralytics, "YOLOE"):  # not in its first releases of 8.3
@@ -176,8 +188,8 @@ def register() -> None:
 
     Its builders learn the key ``coordcbam`` and the row ``CoordCBAMLayer``; its loading matches
     layers; its trainers close the blocks' step with the optimizer's, let no scalar of theirs decay
-    and strip a checkpoint aside; its exporter takes the inference form. All that holds for a plain
-    ``ultralytics.YOLO`` as well.
+    and strip a checkpoint aside; its exporter takes the inference form; ``reset_weights`` leaves
+    fresh blocks. All that holds for a plain ``ultralytics.YOLO`` as well.
     """
     known = getattr(tasks, ROW, None)
     if known is CoordCBAMLayer:
@@ -192,6 +204,7 @@ def register() -> None:
     BaseTrainer.optimizer_step = patches.committing(BaseTrainer.optimizer_step)
     BaseTrainer.build_optimizer = patches.sparing(BaseTrainer.build_optimizer)
     Exporter.__call__ = patches.deploying(Exporter.__call__)
+    Model.reset_weights = patches.restarting(Model.reset_weights)
     engine.strip_optimizer = stripping_aside(engine.strip_optimizer)
     default_callbacks["on_pretrain_routine_start"].append(travel_along)
 
@@ -296,27 +309,66 @@ def _sight(kind: type[BasePredictor], network: Any, task: str, imgsz: Any) -> lo
     return looking.Sight(read, lambda pixels: predictor.preprocess([pixels]), task)
 
 
-def load_pretrained(model: Any, weights: str | Path | torch.nn.Module) -> Transfer:
+def load_pretrained(
+    model: Any, weights: str | Path | torch.nn.Module | Model | Mapping[str, Any]
+) -> Transfer:
     """Load a checkpoint into a network with blocks, each tensor from its own layer; say how many.
 
     ``YOLO.load`` and ``train(pretrained=...)`` do the same, whatever rows a model file has more.
 
     Args:
         model: a ``YOLO``, ours or Ultralytics' own, or its network.
-        weights: a checkpoint's path, or a network.
+        weights: a checkpoint's path, a checkpoint, a ``YOLO`` or its network.
 
     Raises:
-        UsageError: a file that is not there, or no network.
+        UsageError: a file that is not there, no network, or one of which not one tensor fits.
         LostBlocksError: weights with blocks where this network has none.
     """
     network = getattr(model, "model", None) if isinstance(model, Model) else model
     if not isinstance(network, tasks.BaseModel):
         raise UsageError(f"model={shown(model)}: expected a YOLO or its network, in PyTorch")
-    source: Any = weights
-    if not isinstance(weights, torch.nn.Module):
-        source = opened(str(weights), to="load").model
+    source = _network_of(weights)
     (network if network is model else model).load(source)
-    return compare(source, network)
+    told = compare(source, network)
+    if not told.kept:
+        named = weights if isinstance(weights, (str, Path)) else type(weights).__name__
+        raise UsageError(
+            f"weights={named}: not one of {told.total} tensors fits; is it this model?"
+        )
+    return told
+
+
+def _network_of(weights: Any) -> Any:
+    """The network that weights are: a module that is none of Ultralytics' wrappers."""
+    held = weights
+    if isinstance(weights, (str, Path)):
+        held = opened(str(weights), to="load")
+    elif isinstance(weights, Mapping):  # a checkpoint as torch.load gives it
+        held = weights.get("ema") or weights.get("model")
+    network = held.model if isinstance(held, Model) else held
+    if not isinstance(network, torch.nn.Module):
+        raise UsageError(
+            f"weights={shown(weights)}: expected a checkpoint's path, a YOLO or its network; a "
+            "state alone goes into a network by load_state_dict"
+        )
+    return network
+
+
+def exported(model: WithBlocks, arguments: Mapping[str, Any]) -> str:
+    """Ultralytics' own export, of which the file is returned.
+
+    Raises:
+        UsageError: a format that it has not, or an argument that the format has not.
+    """
+    try:
+        return str(model.export(**arguments))
+    except (AssertionError, ValueError) as error:
+        if not re.search(r"export format=|in PyTorch format|format='", str(error)):
+            raise
+        said, name = str(error).split(" Valid formats are ")[0], str(arguments.get("format"))
+        if said != str(error):
+            said += f" Nearest are {nearest(name, export_formats()['Argument'][1:])}"
+        raise UsageError(said) from None
 
 
 def scoring(model: Model, data: str | Path, *, images: int = IMAGES, **arguments: Any) -> Scoring:
@@ -333,7 +385,7 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
     Raises:
         UsageError: an unknown word, a bad value, or a model or data file that does not exist.
     """
-    arguments = dict(_parsed(word) for word in words if word != mode)
+    arguments = _known([word for word in words if word != mode])
     if mode == "train":
         _check_resumed(arguments)
     if "model" not in arguments:
@@ -344,11 +396,16 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
     if mode == "predict" and "source" not in arguments:
         raise UsageError("no pictures: give source=a.jpg, a folder or a video")
     try:
-        get_cfg(overrides=arguments)
+        asked = get_cfg(overrides=arguments)
     except (TypeError, ValueError, SyntaxError) as error:
         raise UsageError(str(error).splitlines()[0]) from None
     model = str(arguments.pop("model"))
     _check_model(model)  # before the data, which may take long to look at
+    _check_values(asked, mode)
+    if mode == "export":  # which goes beside the checkpoint
+        _check_writable(Path(model).absolute().parent if Path(model).exists() else Path.cwd())
+    elif "project" in arguments or "name" in arguments:
+        _check_writable(get_save_dir(asked).parent)
     if "data" in arguments:
         _check_data(str(arguments["data"]))
     exports = mode in {"val", "predict"}
@@ -389,9 +446,22 @@ def opened(model: str, task: str | None = None, *, to: str, exports: bool = Fals
     return made
 
 
+def _known(words: list[str]) -> dict[str, Any]:
+    """What the words say, by the names that this release has for them."""
+    found = [_parsed(word) for word in words]
+    try:
+        arguments: dict[str, Any] = _handle_deprecation(dict(found))
+    except TypeError as error:
+        raise UsageError(str(error)) from None
+    for word, (key, _) in zip(words, found, strict=True):
+        if key in arguments and key not in DEFAULT_CFG_DICT:
+            raise UsageError(f"unknown word {word!r}: nearest are {nearest(key, DEFAULT_CFG_DICT)}")
+    return arguments
+
+
 def _parsed(word: str) -> tuple[str, Any]:
     if "=" not in word:
-        if word in CFG_BOOL_KEYS or word == "resume":
+        if word in CFG_BOOL_KEYS or word in _BARE:
             return word, True
         if word in TASKS:
             return "task", word
@@ -401,12 +471,35 @@ def _parsed(word: str) -> tuple[str, Any]:
         key, value = parse_key_value_pair(word)
     except AssertionError:
         raise UsageError(f"{word!r}: the value is missing") from None
-    if key not in DEFAULT_CFG_DICT:
-        raise UsageError(f"unknown word {word!r}: nearest are {nearest(key, DEFAULT_CFG_DICT)}")
     return key, value
 
 
-def _check_model(name: str) -> None:
+def _check_values(asked: Any, mode: str) -> None:
+    """Raise for values that Ultralytics meets only once it runs."""
+    try:
+        check_imgsz(asked.imgsz, stride=1, max_dim=2)
+    except Exception:  # of what it does not expect
+        given = shown(asked.imgsz)
+        raise UsageError(
+            f"imgsz={given}: expected a number of pixels, such as 640, or [height, width]"
+        ) from None
+    if mode == "train" and isinstance(asked.pretrained, (str, Path)):
+        _check_model(str(asked.pretrained), "weights")
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise unless something can be written into ``folder``, or into what will hold it."""
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        with tempfile.TemporaryDirectory(dir=there, prefix=".coordcbam-"):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be written to {folder} ({error.strerror}): choose another folder"
+        ) from None
+
+
+def _check_model(name: str, kind: str = "model") -> None:
     """Raise unless it is a file, a stock model file, or weights that Ultralytics publishes."""
     path = Path(name)
     if path.exists() or "://" in name:
@@ -422,7 +515,7 @@ def _check_model(name: str) -> None:
         stock = [f"{stem}.pt" for stem in GITHUB_ASSETS_STEMS]
         if path.suffix == ".pt" and path.stem in GITHUB_ASSETS_STEMS:
             return
-    raise UsageError(f"no model file {name!r}: nearest are {nearest(path.name, stock)}")
+    raise UsageError(f"no {kind} file {name!r}: nearest are {nearest(path.name, stock)}")
 
 
 def _check_data(name: str) -> None:

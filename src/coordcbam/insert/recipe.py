@@ -52,7 +52,7 @@ def checked_places(model: nn.Module, spec: Mapping[str, Any]) -> list[tuple[Any,
     places = spec.get("places")
     if isinstance(places, (str, Mapping)) or not isinstance(places, Iterable):
         raise UsageError(f"spec['places']={shown(places)}: expected a list of places")
-    checked = []
+    checked: list[tuple[Any, nn.Module]] = []
     for place in places:
         if not isinstance(place, Mapping) or not isinstance(place.get("path"), str):
             raise UsageError(f"spec['places'] has {shown(place)}: expected a mapping with a 'path'")

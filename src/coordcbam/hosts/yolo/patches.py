@@ -135,3 +135,16 @@ def deploying(export: Callable[..., Any]) -> Callable[..., Any]:
             return export(self, model, *args, **kwargs)
 
     return export_deployed
+
+
+def restarting(reset: Callable[..., Any]) -> Callable[..., Any]:
+    """``reset_weights``, which draws every layer of a block anew, also those that start at 0."""
+
+    @functools.wraps(reset)
+    def reset_weights(self: Any) -> Any:
+        done = reset(self)
+        for _, block in blocks(self.model):
+            block.reset_parameters()
+        return done
+
+    return reset_weights
