@@ -7,9 +7,11 @@ from pathlib import Path
 
 def without_trackers(folder: Path) -> None:
     """Have Ultralytics use none of the trackers that are installed, which it does by itself."""
-    file = folder / "settings.json"
-    if not file.exists():  # a test may want one
-        file.write_text(json.dumps({"comet": False, "mlflow": False}), encoding="utf-8")
+    for place in (folder, folder / "Ultralytics"):  # by its release
+        file = place / "settings.json"
+        if not file.exists():  # a test may want one
+            place.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({"comet": False, "mlflow": False}), encoding="utf-8")
 
 
 def environment(folder: Path) -> dict[str, str]:

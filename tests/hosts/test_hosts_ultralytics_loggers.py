@@ -254,6 +254,16 @@ def test_a_resumed_run_logs_no_epoch_twice(
     assert all([step for step, _ in series] == [1, 2, 3] for series in counted.values())
 
 
+def test_the_other_tests_meet_no_tracker(fresh_process: Any) -> None:
+    said = fresh_process(
+        """
+        from ultralytics import SETTINGS
+        print([name for name in ("comet", "mlflow", "wandb", "tensorboard") if SETTINGS[name]])
+        """
+    )
+    assert said.split() == ["[]"]
+
+
 # --- without a training ---------------------------------------------------------------------------
 
 
