@@ -300,4 +300,5 @@ class GuardedResidual(WideBuffers):
 
 def _start_of(mix: MixConfig) -> Tensor:
     """The ``alpha_raw`` of a fresh block."""
-    return logit_of(mix.alpha_init, MARGIN if mix.init == "identity" else NOTEBOOKS_MARGIN)
+    margin = MARGIN if mix.init == "identity" else NOTEBOOKS_MARGIN
+    return logit_of(mix.alpha_init, margin)
