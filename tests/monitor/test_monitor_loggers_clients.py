@@ -23,6 +23,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+
+@pytest.fixture(autouse=True)
+def _only_what_is_asked_for(monkeypatch, tmp_path):
+    # Once imported, Comet opens an experiment of its own for each run of MLflow.
+    monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path / "other"))
+    yield
+    assert not (tmp_path / "other").exists()
+
+
 PROBE = torch.linspace(-1, 1, 2 * 3 * 6 * 5).reshape(2, 3, 6, 5)
 COUNTS = {"channel_gates": 2 * 8, "row_gates": 2 * 8 * 6, "column_gates": 2 * 8 * 5}
 STEPS = [0, 2, 4]
@@ -253,9 +263,8 @@ def test_mlflow_without_a_run_is_refused(mlflow):
 
 
 @pytest.fixture
-def experiment(tmp_path, monkeypatch):
+def experiment(tmp_path):
     comet = pytest.importorskip("comet_ml")
-    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path / "other"))
     made = comet.OfflineExperiment(
         offline_directory=str(tmp_path / "comet"),
         project_name="coordcbam",
