@@ -83,7 +83,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("quicktest --seed x", "invalid int"),
     ("quicktest --sed 1", "--seed"),
     ("quicktest --seed 99999999999999999999", "seed"),
-    ("report", "run"),
+    ("report", "RUN"),
     ("report nowhere", "expected a run's folder"),
     ("demo --epochs 0", "1 or more"),
     ("demo --epochs many", "invalid int"),
