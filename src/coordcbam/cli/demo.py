@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         raise UsageError(f"--seed {args.seed}: expected 0 to 2**32 - 1")
     config = BlockConfig.preset(args.preset)
     require(
-        "ultralytics", "sklearn", "PIL", "platformdirs", "jinja2", "matplotlib", for_what="the demo"
+        "ultralytics", "sklearn", "PIL", "platformdirs", "jinja2", "polars", for_what="the demo"
     )
     # Read when ultralytics is imported: quiet, and never a download.
     os.environ.setdefault("YOLO_VERBOSE", "false")
