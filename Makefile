@@ -15,7 +15,10 @@ help: ## list the targets
 demo: $(VENV)/.demo ## train a YOLO with the block on embedded data, on the CPU, and report it
 	@$(BIN)/coordcbam demo
 
-test: $(VENV)/.dev ## the whole test-suite
+test: $(VENV)/.dev ## the test-suite, without what takes long
+	@$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-all: $(VENV)/.dev ## the whole test-suite, as CI runs it
 	@$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.dev ## formatting, lint, types, architecture and doctests
@@ -28,7 +31,7 @@ check: $(VENV)/.dev ## formatting, lint, types, architecture and doctests
 reliability: $(VENV)/.dev ## the reliability table, figure by figure (ARGS=--json)
 	@$(BIN)/python tests/reliability/run.py $(ARGS)
 
-hosts: $(VENV)/.dev ## what holds in the hosts, counted: model files, weights, formats, processes (about 15 minutes)
+hosts: $(VENV)/.dev ## what holds in the hosts, counted: model files, weights, formats, processes (about 5 minutes)
 	@$(BIN)/python tests/hosts/run.py $(ARGS)
 
 test-hosts: $(VENV)/.dev ## the host's tests with older releases of Ultralytics, and a table
@@ -68,4 +71,4 @@ $(VENV)/.dev: pyproject.toml setup.py | $(VENV)/bin/python
 	@$(CAN_SEE)
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test check reliability test-hosts hosts mutants stress bench docs setup clean
+.PHONY: help demo test test-all check reliability test-hosts hosts mutants stress bench docs setup clean

@@ -135,6 +135,7 @@ def test_equal_weights_have_equal_digests_whatever_is_measured():
     assert trial("guarded cbam", 0, TINY).weights != trial("timm cbam", 0, TINY).weights
 
 
+@pytest.mark.long
 def test_trials_do_not_depend_on_the_processes():
     names = ["none", "guarded cbam"]
     found = run(names, 2, TINY, jobs=2)

@@ -54,6 +54,7 @@ def updates(network: Any) -> set[int]:
 
 
 @pytest.mark.parametrize("at", PLACES.values(), ids=PLACES)
+@pytest.mark.long
 def test_its_network_in_a_loop_of_ones_own(
     at: Any, tmp_path: Path, calls: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

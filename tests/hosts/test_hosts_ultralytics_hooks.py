@@ -72,6 +72,7 @@ def test_batches_are_recorded_and_only_the_optimizers_step_commits(tmp_path: Pat
     loader = range(4)
     trainer = trainer_of(network, ema=None, args=args, train_loader=loader, save_dir=tmp_path)
     trainer.start_epoch = trainer.epoch = 0
+    trainer.coordcbam_back_ends = dict
     watching.start(trainer)
     for _ in range(2):
         trained_batch(network)

@@ -165,6 +165,7 @@ def test_what_is_validated_and_saved_are_the_live_numbers(
     assert {file.name for file in weights.iterdir()} == names
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_last_checkpoint(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

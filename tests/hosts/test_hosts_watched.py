@@ -34,14 +34,14 @@ def test_what_cannot_be_counted_stops_nothing() -> None:
             raise RuntimeError("no forward")
 
     model = nn.Sequential(cc.CoordCBAM(4), Broken()).train()
-    assert counted(model, torch.ones(1, 4, 8, 8)) == {}
+    assert counted(model, lambda: torch.ones(1, 4, 8, 8)) == {}
     assert all(module.training for module in model.modules())
     assert not any(block.bypassed for _, block in cc.blocks(model))
 
 
 def test_a_monitor_notes_it(tmp_path: Path) -> None:
     model = nn.Sequential(cc.CoordCBAM(4))
-    cost = counted(model, torch.ones(1, 4, 8, 8))
+    cost = counted(model, lambda: torch.ones(1, 4, 8, 8))
     assert cost["parameters_model"] == 0
     with cc.Monitor(model, tmp_path, cost=cost):
         pass

@@ -102,6 +102,7 @@ def noted(scenario, ranks):
     return wrote == [monitored, False] and skips == (monitored and scenario.skipped > 0)
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one(tmp_path, child_environment, figure):
     with two_processes(tmp_path, child_environment) as written_by_ranks:
         alone = {name: _ranks.train(s, tmp_path / "alone" / name) for name, s in SCENARIOS.items()}

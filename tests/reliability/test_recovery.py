@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from recovery import plain
 from recovery.instants import draw
@@ -70,6 +71,7 @@ def is_torn(path):
     return False
 
 
+@pytest.mark.long
 def test_twenty_kills_change_no_bit(tmp_path, figure):
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -125,6 +127,7 @@ def start(folder, environment):
     )
 
 
+@pytest.mark.long
 def test_the_example_goes_on_after_a_kill(tmp_path, child_environment):
     killed = start(tmp_path, child_environment)
     checkpoint = tmp_path / "checkpoint.pt"

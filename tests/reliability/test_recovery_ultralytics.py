@@ -90,6 +90,7 @@ def killed_and_resumed(folder, data, instant):
     return killed, how
 
 
+@pytest.mark.long
 def test_a_kill_in_a_save_is_survived(tmp_path, data):
     found = [
         killed_and_resumed(tmp_path / str(number), data, instant)

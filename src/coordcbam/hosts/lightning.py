@@ -82,7 +82,7 @@ class CoordCBAMCallback(Callback):
             host="lightning",
             command=f"fit {type(pl_module).__name__}",
             versions={"lightning": framework.__version__},
-            cost={} if example is None else counted(pl_module, example),
+            cost={} if example is None else counted(pl_module, lambda: example),
         )
         self._closed_steps = trainer.global_step
         decayed = _decayed(trainer.optimizers, pl_module)

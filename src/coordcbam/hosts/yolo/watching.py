@@ -42,7 +42,7 @@ def start(trainer: Any) -> None:
             host="ultralytics",
             command=f"train model={trainer.args.model} data={trainer.args.data}",
             versions={"ultralytics": version("ultralytics")},
-            cost=counted(network, _image(network, trainer.args.imgsz)),
+            cost=counted(network, lambda: _image(network, trainer.args.imgsz)),
         )
         looking.before(trainer)
         backends.begin(trainer)
