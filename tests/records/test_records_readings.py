@@ -153,6 +153,14 @@ def test_thinning_keeps_every_dip_and_peak_and_the_ends() -> None:
     assert readings.thinned("nobody", ["rho"], 10) == {"line": [], "step": []}
 
 
+def test_a_gap_stays_a_gap_when_thinned() -> None:
+    rows = [(s, "b", math.nan if 2000 <= s < 6000 else 0.5, 0.5, 0.5) for s in range(10_000)]
+    thin = of(*rows).thinned("b", ["rho"], 200)
+    holes = [s for s, value in zip(thin["step"], thin["rho"], strict=True) if value is None]
+    assert holes
+    assert all(2000 <= step < 6000 for step in holes)
+
+
 def test_slices_and_comparisons() -> None:
     readings = of(*((step, "b", 0.5, 0.5, 0.5) for step in range(5)))
     assert [row.step for row in readings[1:3]] == [1, 2]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -138,6 +139,93 @@ def test_events_are_marked_on_the_same_steps(make_run):
     assert first == [[1, 4, "rescue", "the rescue acts"], [5, None, "skipped", "a batch"]]
     assert second == [[5, None, "rescue", "still"]]
     assert data["charts"][0]["axis"] == data["charts"][1]["axis"]
+
+
+def write_events(folder, *events):
+    names = ("step", "block", "kind", "message")
+    rows = [dict(zip(names, event, strict=True)) for event in events]
+    (folder / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_rescue_whose_end_a_kill_has_lost_ends_where_the_readings_say(make_run):
+    folder = make_run(
+        blocks=["b"], steps=range(10), alpha_eff=lambda _, step: 0.3 if step in {2, 3, 7} else 0.5
+    )
+    write_events(
+        folder, (2, "b", "rescue", "on"), (7, "b", "rescue", "on"), (8, "b", "rescue_ended", "")
+    )
+    data = json.loads(outline(folder).data)
+    assert [mark[:2] for mark in data["axes"][0]["events"]] == [[2, 4], [7, 8]]
+
+
+def test_of_too_many_events_the_rescues_are_marked_first(make_run):
+    folder = make_run(blocks=["b"], steps=range(0, 4000, 10))
+    skips = [(step, "b", "skipped", "x") for step in range(400)]
+    pairs = [
+        event
+        for step in range(1000, 3000, 20)
+        for event in ((step, "b", "rescue", "on"), (step + 5, "b", "rescue_ended", ""))
+    ]
+    write_events(folder, *skips, *pairs)
+    marks = json.loads(outline(folder).data)["axes"][0]["events"]
+    assert len(marks) == 300
+    assert [mark[:2] for mark in marks if mark[2] == "rescue"] == [
+        [step, step + 5] for step in range(1000, 3000, 20)
+    ]
+
+
+def test_a_run_without_a_finite_reading_gets_no_all_clear(make_run):
+    folder = make_run(ratio=lambda _b, _s: math.nan, fields=["r_out_pre", "alpha", "alpha_eff"])
+    words = outline(folder).words()
+    assert "No reading of a block is finite: nothing can be said" in words
+    assert "No block fell below" not in words
+    folder = make_run(ratio=lambda b, s: math.nan if (b, s) == ("model.19", 5) else 0.8)
+    assert "Not finite at the end: model.19; No block fell below 0.45" in outline(folder).words()
+
+
+def test_one_row_without_a_number_hides_no_dip(make_run):
+    fields = ["rho", "r_out_pre", "alpha", "alpha_eff", "skipped"]
+    folder = make_run(blocks=["b"], fields=fields, ratio=lambda _b, _s: 0.9)
+    lines = (folder / "monitor.csv").read_text().splitlines()
+    lines[3] = ",".join([*lines[3].split(",")[:4], "0.2", "0.9", "0.5", "0.5", "0.0"])
+    lines[-1] = ",".join([*lines[-1].split(",")[:4], *["nan"] * 5])
+    (folder / "monitor.csv").write_text("\n".join(lines) + "\n")
+    assert "b fell below 0.45 (lowest 0.200, at step 2)" in outline(folder).words()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metrics.csv", "epoch,mAP50\nnan,0.1\ninf,0.1\n0,1.7e308\n"),
+        ("events.jsonl", '{"step": 1e999}\n' + "[" * 100_000 + "\n"),
+        ("pictures.json", "[" * 100_000),
+        ("monitor.csv", "step,block,rho,line,rho\n1,b,-1.7e308,1,2\n2,b,1.7e308,1,2\n"),
+        ("monitor.csv", "\ufeffstep,block,rho\n1,b,0.5\n99999999999999999999999,b,0.5\n"),
+    ],
+)
+def test_odd_records_are_still_a_page(name, text, make_run):
+    folder = make_run()
+    (folder / name).write_text(text, encoding="utf-8")
+    words = outline(folder).words()
+    if name == "monitor.csv":
+        assert "b no reading" in words or "b healthy" in words or "b suppressing" in words
+
+
+def test_nothing_but_a_page_is_overwritten(make_run, tmp_path):
+    folder = make_run()
+    records = (folder / "monitor.csv").read_bytes()
+    with pytest.raises(UsageError, match="cannot be written"):
+        build_report(folder, folder / "monitor.csv")
+    assert (folder / "monitor.csv").read_bytes() == records
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "there.html")
+    build_report(folder, link)
+    assert link.is_symlink()
+    assert (tmp_path / "there.html").is_file()
+    assert build_report(folder, tmp_path / "new folder") == tmp_path / "new folder" / "report.html"
+    os.mkfifo(tmp_path / "pipe.html")
+    with pytest.raises(UsageError, match="no page to replace"):
+        build_report(folder, tmp_path / "pipe.html")
 
 
 def test_the_page_is_the_same_whenever_it_is_built(make_run):

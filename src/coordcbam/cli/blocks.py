@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from coordcbam.records import Run, read_row
@@ -17,7 +18,7 @@ def block_table(run: Run) -> Table:
     table = Table(title="The last reading of each block while training", title_justify="left")
     table.add_column("")
     for row in rows:
-        table.add_column(row.block, justify="right")
+        table.add_column(escape(row.block), justify="right")
     for index, (title, _) in enumerate(headings(Words())):
         cells = [" ".join(part for part in row.cells[index] if part) for row in rows]
         table.add_row(title, *cells)

@@ -1,6 +1,7 @@
 """``coordcbam report``: a run's page, several runs side by side, or what blocks attend to."""
 
 import argparse
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from coordcbam.report.words import LANGUAGES
 
 SIDE_BY_SIDE = Path("comparison.html")
 LOOKED_AT = Path("pictures")
+_DAY = 86_400.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +52,8 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         raise UsageError("--images and --imgsz are for a checkpoint: give one, such as best.pt")
     if args.watch is not None and (checkpoint or len(args.targets) > 1):
         raise UsageError("--watch is for one run's folder: give one")
-    if args.watch is not None and args.watch <= 0:
-        raise UsageError(f"--watch {args.watch:g}: expected seconds > 0")
+    if args.watch is not None and not 0 < args.watch <= _DAY:
+        raise UsageError(f"--watch {args.watch:g}: expected seconds > 0, at most a day")
     if checkpoint:
         return _pictures(args)
     if len(args.targets) > 1:
@@ -78,11 +80,7 @@ def _watched(args: argparse.Namespace) -> tuple[int, Any]:
     try:
         while True:
             recorded = read_run(folder)
-            changed = {
-                p.name: p.stat().st_mtime_ns
-                for p in recorded.folder.iterdir()
-                if p.suffix != ".html"
-            }
+            changed = _changed(recorded.folder)
             going = recorded.info.status == "running"
             if changed != seen:
                 refresh = max(1, round(args.watch)) if going else None
@@ -96,6 +94,16 @@ def _watched(args: argparse.Namespace) -> tuple[int, Any]:
     except KeyboardInterrupt:  # how one ends it
         pass
     return 0, {"report": page, "status": recorded.info.status}
+
+
+def _changed(folder: Path) -> dict[str, int]:
+    """When each record was last written; a writer's temporary files come and go."""
+    found = {}
+    for path in folder.iterdir():
+        if not path.name.startswith(".") and path.suffix in {".json", ".jsonl", ".csv"}:
+            with contextlib.suppress(FileNotFoundError):
+                found[path.name] = path.stat().st_mtime_ns
+    return found
 
 
 def _pictures(args: argparse.Namespace) -> tuple[int, Any]:

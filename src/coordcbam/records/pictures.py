@@ -64,7 +64,10 @@ def read_pictures(folder: Path, problems: list[str]) -> list[Picture]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["pictures"]
         return [_picture(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        *(IndexError, OverflowError, RecursionError),
+    ) as error:
         problems.append(f"{path.name} is not readable: {type(error).__name__}: {error}")
         return []
 

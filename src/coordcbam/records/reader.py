@@ -23,6 +23,10 @@ from coordcbam.records.schema import (
 from coordcbam.records.table import no_table, read_table
 
 _T = TypeVar("_T")
+_UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(StopIteration, csv.Error),
+)
 
 
 def read_run(folder: Path) -> Run:
@@ -99,7 +103,8 @@ def read_metrics(path: Path, problems: list[str]) -> list[dict[str, float]]:
 
     def row(line: str) -> dict[str, float]:
         values = {name: float(cell) for name, cell in _cells(header, line) if cell}
-        return {"epoch": values.pop("epoch"), **values}
+        epoch = float(int(values.pop("epoch")))  # raises where it is no number
+        return {"epoch": epoch, **values}
 
     return _each(path, lines, row, problems, first=2)
 
@@ -131,7 +136,12 @@ def _cells(header: list[str], line: str) -> list[tuple[str, str]]:
 def _lines(path: Path, problems: list[str]) -> list[str]:
     """The whole lines of ``path``; a last one without its newline was cut by a kill."""
     # A crashed disk leaves NUL bytes, on which Python 3.10's csv module stops altogether.
-    text = path.read_bytes().replace(b"\0", b"?").decode("utf-8", errors="replace")
+    text = (
+        path.read_bytes()
+        .replace(b"\0", b"?")
+        .decode("utf-8", errors="replace")
+        .removeprefix("\ufeff")
+    )
     *lines, torn = text.split("\n")
     if torn:
         problems.append(f"{path.name}: the last line is torn and was skipped")
@@ -152,5 +162,5 @@ def _each(
 def _attempt(parse: Callable[[str], _T], line: str) -> _T | None:
     try:
         return parse(line)
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, csv.Error):
+    except _UNREADABLE:
         return None

@@ -117,8 +117,21 @@ class Readings(Sequence[MonitorRow]):
 
     def kept(self, block: str) -> str:
         """The name of the field that says how much of its signal ``block`` keeps."""
-        last = self.last(block)
-        return signal_kept(last.values if last else {})[0]
+        skipped = self._rows(block, ["skipped"])
+        ours = "skipped" in skipped.columns and bool(skipped["skipped"].is_finite().any())
+        return signal_kept({"skipped": 0.0 if ours else math.nan})[0]
+
+    def recovered(self, block: str, step: int) -> int | None:
+        """The first step after ``step`` at which the rescue of ``block`` was not active."""
+        pair = ("alpha", "alpha_eff")
+        if not set(pair) <= set(self.fields):
+            return None
+        rows = self._rows(block, pair)
+        alpha, effective = (rows[name] for name in pair)
+        active: Any = rescue_active(alpha, effective)  # type: ignore[arg-type]
+        known = alpha.is_finite() & effective.is_finite() & (rows["step"] > step)
+        steps = rows["step"].filter(known & ~active)
+        return int(steps[0]) if len(steps) else None
 
     def thinned(self, block: str, fields: Sequence[str], limit: int) -> dict[str, list[Any]]:
         """``step``, ``line`` and ``fields`` at about ``limit`` rows, with every dip and peak.
@@ -151,6 +164,12 @@ def _extremes(columns: "pl.DataFrame", limit: int) -> list[int]:
         .agg(
             *(pl.col("at").get(pl.col(n).arg_min()).alias(f"{n} low") for n in columns.columns),
             *(pl.col("at").get(pl.col(n).arg_max()).alias(f"{n} high") for n in columns.columns),
+            *(  # a gap stays a gap
+                pl.when(pl.col(n).null_count() == pl.len())
+                .then(pl.col("at").first())
+                .alias(f"{n} gap")
+                for n in columns.columns
+            ),
         )
     )
     found = {index for series in picked.drop("part") for index in series if index is not None}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STRETCH = 1 << 24  # bytes
 _MAX_LINE = 1 << 20
+_INT64 = 1 << 63
 
 
 def read_table(path: Path, problems: list[str]) -> "pl.DataFrame":
@@ -68,7 +69,12 @@ def no_table() -> "pl.DataFrame":
 
 def _header(line: bytes) -> list[str]:
     text = line.replace(b"\0", b"?").decode("utf-8", errors="replace").rstrip("\r\n")
-    return next(csv.reader([text])) if text and line.endswith(b"\n") else []
+    names = next(csv.reader([text.removeprefix("\ufeff")])) if line.endswith(b"\n") and text else []
+    # "line" is ours, and no two columns may have one name.
+    return [
+        f"{name}#{index}" if name == "line" or name in names[:index] else name
+        for index, name in enumerate(names)
+    ]
 
 
 def _types(header: list[str]) -> dict[str, Any]:
@@ -126,6 +132,9 @@ def _row(header: list[str], line: str) -> dict[str, Any] | None:
     try:
         cells = next(csv.reader([line]))
         named = dict(zip(header, cells, strict=True))
+        whole = all(abs(int(named[name])) < _INT64 for name in ("step", "epoch") if name in named)
+        if not whole:
+            return None
         return {
             name: math.nan if not cell and name not in kinds else kinds.get(name, float)(cell)
             for name, cell in named.items()

@@ -1,9 +1,9 @@
 """Which charts a run gets and the numbers in them; the page's script draws them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from coordcbam.records import STRONGLY, SUPPRESSING, Event, Run
 from coordcbam.report.tables import number
@@ -35,6 +35,15 @@ class Level:
     colour: str
 
 
+class Mark(NamedTuple):
+    """An event on the axis of steps; a rescue lasts from ``first`` to ``last``, or to the end."""
+
+    first: int
+    last: int | None
+    kind: str
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chart:
     """Curves over one axis; ``rows`` are the lines of the CSV file that each point is from.
@@ -49,7 +58,7 @@ class Chart:
     lines: Sequence[Line]
     rows: Sequence[int] = ()
     levels: Sequence[Level] = ()
-    events: Sequence[Event] = ()
+    marks: Sequence[Mark] = ()
     floor: float | None = None
     ceiling: float | None = None
     bridged: bool = False
@@ -59,7 +68,7 @@ def block_charts(run: Run, block: str, number_: int, words: Words) -> list[Chart
     """What a block did over the steps: the signal kept, the mix, the router and temperature."""
     kept = run.monitor.kept(block)
     r_min = run.info.certificate.get("r_min")
-    events = [event for event in run.events if event.block in {block, ""}][:_MARKS]
+    marks = _marks(run, block, words)
     kinds = (
         ("kept", words("Signal kept"), _KEPT[kept], (0.25, 1.05)),
         ("mix", words("The block's share of the mix"), _MIX, (0.0, 1.05)),
@@ -85,7 +94,7 @@ def block_charts(run: Run, block: str, number_: int, words: Words) -> list[Chart
                     rows=data["line"],
                     lines=lines,
                     levels=levels,
-                    events=events,
+                    marks=marks,
                     floor=floor,
                     ceiling=ceiling,
                 )
@@ -191,9 +200,9 @@ def drawn(charts: Sequence[Chart], words: Words) -> dict[str, Any]:
     """The charts as the page's script takes them; axes that charts share are written once."""
     axes: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    seen: dict[tuple[int, int], int] = {}
+    seen: dict[tuple[int, tuple[Mark, ...]], int] = {}
     for chart in charts:
-        key = (id(chart.x), id(chart.events))
+        key = (id(chart.x), tuple(chart.marks))
         if key not in seen:
             seen[key] = len(axes)
             axes.append(
@@ -202,7 +211,7 @@ def drawn(charts: Sequence[Chart], words: Words) -> dict[str, Any]:
                     "kind": chart.axis,
                     "x": list(chart.x),
                     "rows": list(chart.rows),
-                    "events": list(_marks(chart.events, words)),
+                    "events": [list(mark) for mark in chart.marks],
                 }
             )
         found.append(
@@ -230,25 +239,47 @@ def drawn(charts: Sequence[Chart], words: Words) -> dict[str, Any]:
     }
 
 
-def _marks(events: Sequence[Event], words: Words) -> Iterator[list[Any]]:
-    """``[first step, last step or None, kind, text]``: a rescue lasts until it ended."""
-    open_since: dict[str, list[Any]] = {}
-    for event in events:
-        begun = open_since.pop(event.kind.removesuffix("_ended"), None)
-        if event.kind.endswith("_ended"):
-            if begun is not None:
-                begun[1] = event.step
+def _marks(run: Run, block: str, words: Words) -> list[Mark]:
+    """What happened to a block, by step; where all cannot be marked, states before single batches.
+
+    A state that was begun lasts until it ended, or, where a kill has lost that event, until the
+    readings say so.
+    """
+    begun: dict[str, Event] = {}
+    found: list[Mark] = []
+
+    def close(kind: str, *, end: int | None) -> None:
+        event = begun.pop(kind, None)
+        if event is not None:
+            if end is None and kind == "rescue":
+                end = run.monitor.recovered(block, event.step)
+            found.append(Mark(event.step, end, kind, words.told(event.message)))
+
+    for event in run.events:
+        if event.block not in {block, ""}:
             continue
-        mark = [event.step, None, event.kind, words.told(event.message)]
-        if event.kind in {"rescue", "suppressing"}:
-            open_since[event.kind] = mark
-        yield mark
+        kind = event.kind.removesuffix("_ended")
+        if kind not in _STATES:
+            found.append(Mark(event.step, None, event.kind, words.told(event.message)))
+            continue
+        close(kind, end=None if event.kind == kind else event.step)
+        if event.kind == kind:
+            begun[kind] = event
+    for kind in list(begun):
+        close(kind, end=None)
+    found.sort(key=lambda mark: (mark.kind not in _STATES, mark.first))
+    return sorted(found[:_MARKS], key=lambda mark: mark.first)
+
+
+_STATES = ("rescue", "suppressing")
 
 
 def _range(chart: Chart) -> list[float]:
     known = [value for line in chart.lines for value in line.values if value is not None]
     low, high = min(known), max(known)
     room = 0.06 * (high - low or abs(high) or 1.0)
+    if not math.isfinite(high + room - low):  # the ends of what a float can be
+        return [low, high]
     low = min(low - room, chart.floor) if chart.floor is not None else low - room
     if chart.floor == 0.0 and min(known) >= 0.0:
         low = 0.0

@@ -35,7 +35,7 @@ def write_compare_page(folders: Sequence[Path], out: Path, words: Words) -> Path
             (name, line) for name, run in zip(names, runs, strict=True) for line in run.problems
         ],
     }
-    return write_page(out, "compare.html.jinja", words, charts, context)
+    return write_page(out, "compare.html.jinja", words, charts, context, name="comparison.html")
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

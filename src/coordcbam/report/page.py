@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from coordcbam._support.errors import UsageError
 from coordcbam._support.files import write_atomically
 from coordcbam.report.charts import Chart, drawn, summary
 from coordcbam.report.tables import number
@@ -28,19 +30,23 @@ def write_page(
     charts: Sequence[Chart],
     context: Mapping[str, Any],
     refresh: int | None = None,
+    name: str = PAGE,
 ) -> Path:
     """Fill ``template`` and write it; every text in ``context`` is escaped.
 
     Args:
-        target: the file, or a folder for ``report.html``.
+        target: a file that ends with .html, or a folder for ``name``.
         template: its name.
         words: the page's language.
         charts: every chart of the page, whose places the template makes.
         context: what else the template asks for.
         refresh: seconds after which a browser loads the page again.
+        name: of the file in a folder.
+
+    Raises:
+        UsageError: a target that cannot be written.
     """
-    if target.is_dir():
-        target /= PAGE
+    target = _place(target, name)
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -63,8 +69,22 @@ def write_page(
         data=Markup(_json(drawn(charts, words))) if charts else None,
         told_of={chart.name: summary(chart, words) for chart in charts},
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, text)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target.resolve(), text)
+    except OSError as error:
+        raise UsageError(
+            f"{target} cannot be written ({error.strerror}): give another page or folder with -o"
+        ) from None
+    return target
+
+
+def _place(target: Path, name: str) -> Path:
+    """The page's file: what does not end with .html is a folder, so no record is overwritten."""
+    if target.is_dir() or target.suffix.lower() not in {".html", ".htm"}:
+        target /= name
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is no page to replace: give another with -o")
     return target
 
 
@@ -96,12 +116,15 @@ def embedded(folder: Path, files: Sequence[str], budget: int = EMBEDDED) -> dict
     """Pictures below ``folder`` as data, until the budget is spent; others by their address."""
     found = {}
     for name in files:
-        path = folder / name
+        path = folder / name.replace("\0", "")
         kind = _TYPES.get(path.suffix.lower())
-        inside = path.resolve().is_relative_to(folder.resolve())
-        if kind is None or not inside or not path.is_file():
+        inside = os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+        if kind is None or not inside:
             continue
-        raw = path.read_bytes()
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            continue
         budget -= len(raw)
         if budget >= 0:
             found[name] = f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"

@@ -14,7 +14,7 @@ def write_pictures_page(folder: Path, name: str, words: Words) -> Path:
     problems: list[str] = []
     pictures = read_pictures(folder, problems)
     context = {"name": name, "problems": problems, "pictures": by_block(folder, pictures)}
-    return write_page(folder, "pictures.html.jinja", words, [], context)
+    return write_page(folder, "pictures.html.jinja", words, [], context, name="pictures.html")
 
 
 def by_block(folder: Path, pictures: Sequence[Picture]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def write_preflight_page(document: Mapping[str, Any], out: Path, words: Words) -
             f"document: expected what Preflight.to_dict() gives, got {type(error).__name__}: "
             f"{error}; make it with this version's coordcbam preflight"
         ) from None
-    return write_page(out, "preflight.html.jinja", words, [], context)
+    return write_page(out, "preflight.html.jinja", words, [], context, name="preflight.html")
 
 
 def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:

@@ -119,11 +119,26 @@ def missing(run: Run, words: Words) -> list[str]:
 def _alarms(run: Run, words: Words) -> list[str]:
     if not run.monitor:
         return []
+    read = run.monitor.blocks()
+    known = [block for block in read if run.monitor.lowest(block, run.monitor.kept(block))]
+    if not known:
+        return [
+            words("No reading of a block is finite: nothing can be said of the signal it keeps.")
+        ]
     dips = lowest_of(run)
     rescues = rescues_of(run)
+    lost = [block for block in read if block not in known or not _ends_finite(run, block)]
+    if lost:
+        told = words("Not finite at the end: {blocks}", blocks=listed(lost, words))
+        return [f"{told}; {_dip_words(dips, words)}; {_rescue_words(rescues, words)}."]
     if not dips and not rescues:
         return [words("No block fell below {limit} and no rescue was active.", limit=SUPPRESSING)]
     return [f"{_dip_words(dips, words)}; {_rescue_words(rescues, words)}."]
+
+
+def _ends_finite(run: Run, block: str) -> bool:
+    last = run.monitor.last(block)
+    return last is not None and math.isfinite(last.values.get(run.monitor.kept(block), math.nan))
 
 
 def lowest_of(run: Run) -> list[tuple[float, MonitorRow]]:
