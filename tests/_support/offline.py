@@ -7,11 +7,16 @@ from pathlib import Path
 
 def without_trackers(folder: Path) -> None:
     """Have Ultralytics use none of the trackers that are installed, which it does by itself."""
+    from ultralytics import SETTINGS, __version__
+
+    # Releases before 8.4 begin a file anew that lacks a setting; later ones fill it up.
+    others = dict(SETTINGS) if __version__ < "8.4" else {}
+    text = json.dumps({**others, "comet": False, "mlflow": False, "wandb": False})
     for place in (folder, folder / "Ultralytics"):  # by its release
         file = place / "settings.json"
         if not file.exists():  # a test may want one
             place.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps({"comet": False, "mlflow": False}), encoding="utf-8")
+            file.write_text(text, encoding="utf-8")
 
 
 def environment(folder: Path) -> dict[str, str]:
