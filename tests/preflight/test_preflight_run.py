@@ -2,6 +2,7 @@
 
 import copy
 import random
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import coordcbam as cc
-from _support.known_blocks import Drawn, Half, Narrow, Pointwise
+from _support.known_blocks import Drawn, Half, Narrow, Pointwise, Small
 from coordcbam._support.errors import UsageError
 from coordcbam.insert.plan import PlaceError
 from coordcbam.preflight import Figure, Preflight, preflight
@@ -272,3 +273,93 @@ def test_what_cannot_be_is_one_line(
         preflight(given.pop("model"), given.pop("batches"), **given)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+class _Odd(nn.Module):
+    """A convolution at ``conv``, and then what ``end`` makes of its map."""
+
+    def __init__(self, end: Any) -> None:
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 4, 1), end
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.end(self, self.conv(x))
+
+
+def _no_targets(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    assert not module.training, "targets should not be none when in training mode"
+    return x
+
+
+def test_a_model_that_only_runs_in_eval_has_no_gradient(batches: list[Any]) -> None:
+    found = preflight(_Odd(_no_targets), batches, at="conv", blocks=[Half], seeds=1)
+    assert found.notes == ("the model has no gradient: nothing is said of it",)
+    (row,) = found.rows
+    assert (row.gradient_input, row.memory_bytes, row.places[0].gradient_gain) == (None,) * 3
+    assert near(row.drift, 0.5)
+
+
+def test_outputs_of_other_shapes_are_said_to_be() -> None:
+    for end in (lambda _, x: x[x > 0.5], lambda _, x: [x] * (1 + int(x.abs().max() > 0.5))):
+        model = _Odd(end)
+        with torch.no_grad():
+            model.conv.weight.fill_(1.0)
+            model.conv.bias.zero_()  # type: ignore[union-attr]
+        with pytest.raises(UsageError, match="its outputs cannot be compared") as raised:
+            preflight(model, [torch.full((1, 3, 8, 8), 0.3)], at="conv", blocks=[Half], seeds=1)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda module, x: nn.functional.dropout(x, 0.5, training=module.training),
+        lambda module, x: nn.functional.rrelu(x, training=module.training),
+        lambda _, x: x + torch.rand_like(x) * x,
+    ],
+)
+def test_whatever_draws_draws_the_same_with_a_block(end: Any, batches: list[Any]) -> None:
+    found = preflight(_Odd(end), batches, at="conv", blocks="none,step3", seeds=2)
+    for row in found.rows:
+        assert near(row.gradient_input, 1.0)
+        assert row.drift.high == 0.0
+
+
+def test_a_block_that_fails_is_named_with_its_place(
+    model: nn.Sequential, batches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        preflight(model, batches, at=AT, blocks=[Small], seeds=1)
+    told = "block '_support.known_blocks:Small' at '3' does not run on (2, 6, 8, 8): no room for"
+    assert str(raised.value) == f"{told} this map"
+    some = ("none", "_support.known_blocks:Small", "step3")
+    monkeypatch.setattr(sys.modules[preflight.__module__], "BLOCKS", some)
+    found = preflight(model, batches, at=AT, blocks=some, seeds=1)
+    assert [row.block for row in found.rows] == found.about["blocks"] == ["none", "step3"]
+    assert found.notes == (f"skipped {some[1]}: {told} this map",)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [3, "a", lambda _: None, lambda _: "1", lambda _: torch.ones(2), lambda _: np.ones(2)],
+)
+def test_a_score_is_a_number_of_a_model(
+    model: nn.Sequential, batches: list[Any], score: Any
+) -> None:
+    with pytest.raises(UsageError, match=r"^score") as raised:
+        preflight(model, batches, at="0", blocks="none", score=score, seeds=1)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_score_may_change_its_network(model: nn.Sequential, batches: list[Any]) -> None:
+    def spoiling(network: nn.Module) -> float:
+        for name, _ in list(network.named_children()):
+            setattr(network, name, nn.Identity())
+        return 1.0
+
+    plain = preflight(model, batches, at=AT, blocks=[Pointwise], seeds=1)
+    found = preflight(model, batches, at=AT, blocks=[Pointwise], score=spoiling, seeds=1)
+    assert found.without["flops"] == plain.without["flops"]
+    assert found.rows[0].flops == plain.rows[0].flops
+    flops = {row.path: row.flops for row in plain.ranking}
+    assert {row.path: row.flops for row in found.ranking} == flops

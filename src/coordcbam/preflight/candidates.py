@@ -36,10 +36,7 @@ def candidates(blocks: str | Iterable[Block]) -> tuple[list[Candidate], list[str
     >>> [each.name for each in candidates("none, step3")[0]]
     ['none', 'step3']
     """
-    words: Any = blocks.replace(",", " ").split() if isinstance(blocks, str) else blocks
-    if not isinstance(words, Iterable):
-        raise UsageError(f"blocks={shown(blocks)}: expected words such as {', '.join(BLOCKS[:5])}")
-    words = list(words)
+    words = words_of(blocks)
     found: dict[str, Candidate] = {}
     notes = []
     for word in words:
@@ -56,6 +53,21 @@ def candidates(blocks: str | Iterable[Block]) -> tuple[list[Candidate], list[str
     if not found:
         raise UsageError(f"blocks={shown(blocks)} names none: expected {nearest('', BLOCKS)}")
     return list(found.values()), notes
+
+
+def words_of(blocks: str | Iterable[Block]) -> list[Block]:
+    """The blocks one by one.
+
+    Raises:
+        UsageError: neither words nor several of them.
+
+    >>> words_of("none, step3")
+    ['none', 'step3']
+    """
+    words: Any = blocks.replace(",", " ").split() if isinstance(blocks, str) else blocks
+    if not isinstance(words, Iterable):
+        raise UsageError(f"blocks={shown(blocks)}: expected words such as {', '.join(BLOCKS[:5])}")
+    return list(words)
 
 
 def _candidate(word: Any) -> Candidate:

@@ -14,7 +14,7 @@ from coordcbam.insert import Row
 from coordcbam.insert.attach import check_model
 from coordcbam.insert.plan import Places
 from coordcbam.preflight import signal
-from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candidates
+from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candidates, words_of
 from coordcbam.preflight.price import Work, one_of, parameters, work
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
@@ -81,7 +81,8 @@ def preflight(
 
     Raises:
         PlaceError: a place that does not exist or cannot carry a block.
-        UsageError: no such block, no batch, or a model that cannot be copied.
+        UsageError: no such block, or one that does not run at a place; no batch; a score that is no
+            number; a model that cannot be copied, or whose outputs have other shapes with blocks.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
     >>> found = preflight(model, [torch.ones(2, 3, 8, 8)], at="1", blocks="step3")
@@ -92,10 +93,16 @@ def preflight(
     batches = _checked(batches)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise UsageError(f"seeds={shown(seeds)}: expected an integer of 1 or more")
-    found, notes = candidates(blocks)
+    if score is not None and not callable(score):
+        raise UsageError(f"score={shown(score)}: expected a function of a model, or None")
+    words = words_of(blocks)
+    found, notes = candidates(words)
     started = time.monotonic()
     with undisturbed():
         ground, told = _ground(model, at, batches, score)
+        if tuple(words) == BLOCKS:  # who names a block wants it
+            found, unfit = _fitting(ground, found)
+            told += unfit
         ticks = _ticks(progress, found, len(ground.rows), seeds)
         rows = [_at_all(ground, each, seeds, ticks) for each in found]
         alone = [_alone(ground, each, ticks) for each in found if each.name != NONE]
@@ -135,6 +142,7 @@ def _ground(
         model, {row.path: row.channels for row in rows}, Candidate(name=NONE, what=None), 0
     )
     plain = Trial(copied(model).eval(), {})
+    work_before = work(plain.model, one_of(batches[0]))  # a score may change its network
     gradients = signal.gradients(made, batches[0])
     if gradients is None:
         notes.append("the model has no gradient: nothing is said of it")
@@ -146,17 +154,43 @@ def _ground(
         before=signal.heard(plain, batches),
         gradients=gradients,
         score_before=None if score is None else scored_by(score, plain.model),
-        work=work(plain.model, one_of(batches[0])),
+        work=work_before,
     )
     if ground.score_before == 0.0:
         notes.append("the model scores 0 as it is: read how far its outputs drift")
     return ground, notes
 
 
+def _fitting(ground: Ground, found: list[Candidate]) -> tuple[list[Candidate], list[str]]:
+    """The blocks that run at all places, and a note for each that does not."""
+    fit, notes = [], []
+    for each in found:
+        try:
+            made = ground.trial(each, 0)
+            signal.heard(made, ground.batches)
+            signal.gradients(made, ground.batches[0])
+        except UsageError as error:  # noqa: PERF203  (a handful)
+            notes.append(f"skipped {each.name}: {error}")
+        else:
+            fit.append(each)
+    return fit, notes
+
+
 def scored_by(score: Score, model: nn.Module) -> float:
-    """The score as a number."""
+    """The score as a number.
+
+    Raises:
+        UsageError: something else.
+    """
     with torch.no_grad():
-        return float(score(model))
+        found: Any = score(model)
+    try:
+        number = None if isinstance(found, (str, bytes)) else float(found)
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    if number is None:
+        raise UsageError(f"score(model) returned {shown(found)}: expected one number")
+    return number
 
 
 def _at_all(ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]) -> BlockRow:
@@ -185,11 +219,12 @@ def _alone(ground: Ground, of: Candidate, ticks: Iterator[None]) -> list[tuple[A
         next(ticks)
         made = ground.trial(of, 0, [place.path])
         drift = signal.drift(signal.heard(made, ground.batches).outputs, ground.before.outputs)
-        score, before = ground.scored(made), ground.score_before
+        flops = work(made.model, one_of(ground.batches[0])).flops - ground.work.flops
+        count = parameters(made.blocks.values())
+        score, before = ground.scored(made), ground.score_before  # which may change its network
         shock = None if score is None or before is None else score - before
         row = AloneRow(block=of.name, path=place.path, drift=drift, score=score, shock=shock)
-        flops = work(made.model, one_of(ground.batches[0])).flops - ground.work.flops
-        found.append((row, parameters(made.blocks.values()), flops))
+        found.append((row, count, flops))
     return found
 
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.errors import UsageError
 from coordcbam.kernels.energies import sums
-from coordcbam.preflight.trial import Trial, as_it_trains, called, tensors_of
+from coordcbam.preflight.trial import BlockError, Trial, as_it_trains, called, tensors_of
 
 QUIET = 1e-2  # of the map's own level: a quotient of smaller inputs would be rounding
 
@@ -46,7 +47,7 @@ class Gradients(NamedTuple):
 
 
 def heard(trial: Trial, batches: Sequence[Any]) -> Heard:
-    """One forward a batch, in eval mode and without gradients."""
+    """One forward a batch, in eval mode and without gradients; it seeds as ``gradients`` does."""
     found: dict[str, list[Tensor]] = {path: [] for path in trial.blocks}
     ends: dict[str, list[Tensor]] = {path: [] for path in trial.blocks}
 
@@ -55,6 +56,7 @@ def heard(trial: Trial, batches: Sequence[Any]) -> Heard:
         ends[path].append(_ends(x, y))
 
     handles = _listening(trial, note)
+    torch.manual_seed(0)  # see ``gradients``
     try:
         with torch.no_grad():
             made = [tensors_of(called(trial.model, batch)) for batch in batches]
@@ -71,9 +73,14 @@ def drift(outputs: Sequence[Sequence[Tensor]], before: Sequence[Sequence[Tensor]
 
     A mean, so that an output in pixels does not drown one in probabilities.
 
+    Raises:
+        UsageError: outputs of other shapes, which have no difference.
+
     >>> drift([[torch.tensor([3.0, 4.0])]], [[torch.tensor([3.0, 0.0])]])
     1.3333333333333333
     """
+    for now, then in zip(outputs, before, strict=True):
+        _comparable([out.shape for out in now], [out.shape for out in then])
     columns = zip(zip(*outputs, strict=True), zip(*before, strict=True), strict=True)
     found = []
     for now, then in columns:
@@ -84,8 +91,24 @@ def drift(outputs: Sequence[Sequence[Tensor]], before: Sequence[Sequence[Tensor]
     return sum(found) / max(len(found), 1)
 
 
+def _comparable(now: list[torch.Size], then: list[torch.Size]) -> None:
+    """Raise unless there are as many outputs as before, of the same shapes."""
+    if now != then:
+        first = next((i for i, (a, b) in enumerate(zip(now, then, strict=False)) if a != b), None)
+        told = f"{len(now)} tensors and not {len(then)}"
+        if first is not None:
+            told = f"{tuple(now[first])} and not {tuple(then[first])}"
+        raise UsageError(
+            f"with blocks the model returns {told}: its outputs cannot be compared; give a model "
+            "that returns its maps before anything is picked from them"
+        )
+
+
 def gradients(trial: Trial, batch: Any) -> Gradients | None:
-    """One forward and backward as in training; None where the model has no gradient."""
+    """One forward and backward as in training; None where the model has no gradient.
+
+    It seeds the generators; the caller keeps their states.
+    """
     as_it_trains(trial.model)
     places: dict[str, dict[str, Tensor]] = {path: {} for path in trial.blocks}
 
@@ -97,10 +120,13 @@ def gradients(trial: Trial, batch: Any) -> Gradients | None:
 
     handles = _listening(trial, note)
     leaves, inputs = _leaves(batch)
+    torch.manual_seed(0)  # whatever drops or draws does it with a block as without
     try:
         with torch.enable_grad():
             _projected(called(trial.model, inputs)).backward()  # type: ignore[no-untyped-call]
-    except RuntimeError:  # an output without a gradient, or an operation
+    except BlockError:
+        raise
+    except Exception:  # an output without a gradient, an operation, or a model that wants targets
         return None
     finally:
         for handle in handles:

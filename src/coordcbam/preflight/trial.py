@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,9 +28,23 @@ class Trial(NamedTuple):
     blocks: dict[str, nn.Module]
 
 
-def tried(layer: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001
-    """The forward hook: the layer's output, through the block on trial."""
-    attended: Tensor = getattr(layer, KEY)(output)
+class BlockError(UsageError):
+    """A block on trial that does not run at its place."""
+
+
+def tried(where: str, layer: nn.Module, args: Any, output: Tensor) -> Tensor:  # noqa: ARG001
+    """The forward hook: the layer's output, through the block on trial.
+
+    Raises:
+        BlockError: a block that fails, or makes another shape; ``where`` names both.
+    """
+    try:
+        attended: Tensor = getattr(layer, KEY)(output)
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise BlockError(f"{where} does not run on {tuple(output.shape)}: {text}") from error
+    if attended.shape != output.shape:
+        raise BlockError(f"{where} makes {tuple(attended.shape)} of {tuple(output.shape)}")
     return attended
 
 
@@ -64,7 +79,7 @@ def trial(model: nn.Module, rows: Mapping[str, int], of: Candidate, seed: int) -
             block = make(of.what, channels, monitor=False)
         blocks[path] = block.to(**like_of(layer, made)).eval()
         layer.add_module(KEY, blocks[path])
-        layer.register_forward_hook(tried)
+        layer.register_forward_hook(partial(tried, f"block {of.name!r} at {path!r}"))
     return Trial(made, blocks)
 
 
