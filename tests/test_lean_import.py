@@ -40,3 +40,17 @@ def test_the_block_does_without_ultralytics(child_environment):
     found = loaded(code, child_environment)
     assert "torch" in found
     assert not found & {"ultralytics", "matplotlib", "sklearn", "jinja2"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import coordcbam as cc; [getattr(cc, name) for name in cc.__all__]",
+        "import coordcbam.preflight.table, coordcbam.bench.table",
+        "from coordcbam.preflight import preflight",
+    ],
+)
+def test_loading_draws_no_random_numbers(code, child_environment):
+    state = "(random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist())"
+    script = f"import json, random, numpy, torch\nbefore = {state}\n{code}\nprint(json.dumps(before == {state}))"
+    assert fresh.run(script, child_environment)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
+from coordcbam._support.dice import same_dice
 from coordcbam.bench.peers import COORD, NOTEBOOK, OURS, SE
 from coordcbam.bench.rows import COPY, Row
+
+with same_dice():
+    from rich.table import Table
 
 Over = dict[str, str | float]
 WHOLE = ("nodes", "us added")  # units whose fractions nobody reads

@@ -3,12 +3,14 @@
 import io
 from collections.abc import Sequence
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from coordcbam._support.dice import same_dice
 from coordcbam.preflight.result import Figure, Preflight
+
+with same_dice():
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
 WIDTH = 100
 _FEW = 4  # places whose numbers fit a cell
