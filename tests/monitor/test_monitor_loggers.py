@@ -201,6 +201,68 @@ def test_the_protocol_is_a_method():
     assert not isinstance(print, Logger)  # which is taken as well
 
 
+class Spoiling(Kept):
+    """Empties what it gets, and keeps how the run ended."""
+
+    def log(self, values, step):
+        super().log(values, step)
+        values.clear()
+
+    def histograms(self, values, step):
+        for value in values.values():
+            value.zero_()
+        values.clear()
+
+    def close(self, status):
+        self.status = status
+
+
+def test_no_logger_can_change_what_another_gets(tmp_path):
+    kept, called = Kept(), []
+    spoiling = [Spoiling(), lambda values, step: values.clear()]
+    after = [kept, lambda values, step: called.append((step, dict(values)))]
+    trained(model_of(), tmp_path, loggers=[*spoiling, *after], probe=PROBE)
+    assert called == kept.scalars
+    assert all("coordcbam/2/rho" in values for _, values in called)
+    assert {name.split("/")[-1] for name in kept.gates[0][1]} == set(COUNTS)
+    assert all(value.any() for value in kept.gates[0][1].values())
+
+
+def test_a_logger_is_told_how_the_run_ended(tmp_path):
+    ended = Spoiling()
+    trained(model_of(), tmp_path / "a", loggers=[ended])
+    assert ended.status == "finished"
+    with (
+        pytest.raises(KeyError),
+        cc.Monitor(model_of(), tmp_path / "b", loggers=[ended, kept := Kept()]),
+    ):
+        raise KeyError
+    assert (ended.status, kept.closed) == ("failed", 1)
+
+
+def test_an_error_that_cannot_be_printed_stops_nothing(tmp_path, caplog):
+    class MuteError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def failing(values, step):
+        raise MuteError
+
+    with caplog.at_level(logging.WARNING):
+        trained(model_of(), tmp_path, loggers=[failing, kept := Kept()])
+    assert [record.getMessage() for record in caplog.records] == [
+        "the logger failing is off: MuteError"
+    ]
+    assert len(kept.scalars) == 3
+
+
+def test_a_class_is_no_logger():
+    with pytest.raises(UsageError) as raised:
+        Loggers([TensorBoard])
+    told = "loggers: TensorBoard is a class: expected one made of it, such as TensorBoard(...)"
+    assert str(raised.value) == told
+
+
 # --- gates ----------------------------------------------------------------------------------------
 
 

@@ -233,6 +233,15 @@ def test_mlflow_makes_a_run_where_it_is_told(tmp_path, mlflow):
     assert found.path == f"{PICTURE}/4/a.png"
 
 
+def test_mlflow_has_a_failed_run_as_failed(tmp_path, mlflow):
+    uri = (tmp_path / "store").as_uri()
+    board = MLflow(tracking_uri=uri)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), cc.CoordCBAM(8))
+    with pytest.raises(KeyError), cc.Monitor(model, tmp_path, loggers=[board]):
+        raise KeyError
+    assert mlflow.MlflowClient(uri).get_run(board.run_id).info.status == "FAILED"
+
+
 def test_mlflow_takes_the_active_run_and_leaves_it_so(tmp_path, mlflow):
     uri = (tmp_path / "store").as_uri()
     mlflow.set_tracking_uri(uri)

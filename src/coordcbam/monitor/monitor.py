@@ -187,7 +187,7 @@ class Monitor:
             self._writer.close()
         if status == "finished":  # one that failed may be resumed, and sends them then
             self._loggers.pictures(self.folder, max(self.steps - 1, self._first_step))
-        self._loggers.close()
+        self._loggers.close(status)
 
     def __enter__(self) -> "Monitor":
         return self

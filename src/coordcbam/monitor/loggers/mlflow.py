@@ -61,10 +61,11 @@ class MLflow:
         else:
             self._client.log_image(self.run_id, picture, f"{folder}/picture.png")
 
-    def close(self) -> None:
-        """End the run if it was made here."""
+    def close(self, status: str = "finished") -> None:
+        """End the run if it was made here; of any other ``status`` it has failed."""
         if self._ours:
-            self._client.set_terminated(self.run_id)
+            ended = "FINISHED" if status == "finished" else "FAILED"
+            self._client.set_terminated(self.run_id, ended)
 
 
 def _allowed(name: str) -> str:

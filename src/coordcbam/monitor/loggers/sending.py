@@ -1,6 +1,7 @@
 """One call for all loggers of a run, none of which can stop it."""
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -21,7 +22,8 @@ class Logger(Protocol):
     """What a logger needs: ``log``. A ``wandb.Run`` has it.
 
     Where there are methods ``histograms(values, step)`` (tensors by name), ``picture(name, picture,
-    step)`` (a path, or an array (H, W, 3) of bytes) and ``close()``, they are called, too.
+    step)`` (a path, or an array (H, W, 3) of bytes) and ``close()``, they are called, too. A
+    ``close`` with a parameter ``status`` is told how the run ended: ``"finished"``, or otherwise.
 
     >>> class Printing:
     ...     def log(self, values, step):
@@ -54,6 +56,11 @@ class Loggers:
         self._on = list(loggers)
         self._blind = False
         for logger in self._on:
+            if isinstance(logger, type):
+                raise UsageError(
+                    f"loggers: {logger.__name__} is a class: expected one made of it, such as "
+                    f"{logger.__name__}(...)"
+                )
             if not (callable(getattr(logger, "log", None)) or callable(logger)):
                 raise UsageError(
                     f"loggers: {shown(logger)} has no log(values, step) and is no function; "
@@ -76,7 +83,7 @@ class Loggers:
             self._blind = True
             _log.warning("no histograms of gates: the probe failed: %s", _first_line(error))
             return
-        self._each(lambda logger: _call(logger, "histograms", values, step))
+        self._each(lambda logger: _call(logger, "histograms", _copied(values), step))
 
     def pictures(self, folder: Path, step: int) -> None:
         """Send the pictures that a run's folder has."""
@@ -87,9 +94,9 @@ class Loggers:
             if path.is_file():
                 self._each(partial(_show, name=name, path=path, step=step))
 
-    def close(self) -> None:
-        """Close what can be closed; nothing is sent afterwards."""
-        self._each(lambda logger: _call(logger, "close"))
+    def close(self, status: str = "finished") -> None:
+        """Close what can be closed, of a run that ended so; nothing is sent afterwards."""
+        self._each(partial(_close, status=status))
         self._on.clear()
 
     def _each(self, send: Callable[[Any], None]) -> None:
@@ -104,14 +111,13 @@ class Loggers:
             name = getattr(logger, "__name__", type(logger).__name__)
             _log.warning("the logger %s is off: %s", name, _first_line(error))
             with contextlib.suppress(Exception):
-                _call(logger, "close")
+                _close(logger, "failed")  # what it has is not all
 
 
 def _log_with(logger: Any) -> Callable[[dict[str, float], int], Any]:
     log = getattr(logger, "log", None)
     if not callable(log):
-        function: Callable[[dict[str, float], int], Any] = logger
-        return function
+        return lambda values, step: logger(dict(values), step)
     # By keyword: in W&B the step is not the second argument.
     return lambda values, step: log(dict(values), step=step)
 
@@ -121,9 +127,34 @@ def _call(logger: Any, method: str, *values: Any) -> None:
         getattr(logger, method)(*values)
 
 
+def _close(logger: Any, status: str) -> None:
+    """Call ``close``, with the status where it has a parameter for that."""
+    close = getattr(logger, "close", None)
+    try:
+        told = {"status": status} if "status" in inspect.signature(close).parameters else {}  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # none, or one that is not written in Python
+        told = {}
+    if callable(close):
+        close(**told)
+
+
+def _copied(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For one logger, which may write over what it gets."""
+    return {name: value.clone() for name, value in values.items()}
+
+
 def _show(logger: Any, name: str, path: Path, step: int) -> None:
     _call(logger, "picture", name, path, step)
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+    r"""Its kind and what it says, if it can say it.
+
+    >>> _first_line(ValueError("a\nb")), _first_line(KeyError())
+    ('ValueError: a', 'KeyError')
+    """
+    try:
+        text = str(error)
+    except Exception:  # of the caller's own
+        text = ""
+    return f"{type(error).__name__}: {text}".splitlines()[0].rstrip(": ")
