@@ -9,8 +9,9 @@ def without_trackers(folder: Path) -> None:
     """Have Ultralytics use none of the trackers that are installed, which it does by itself."""
     from ultralytics import SETTINGS, __version__
 
-    # Releases before 8.4 begin a file anew that lacks a setting; later ones fill it up.
-    others = dict(SETTINGS) if __version__ < "8.4" else {}
+    # Older releases begin a file anew that lacks a setting; later ones fill it up.
+    old = tuple(map(int, __version__.split(".")[:3])) < (8, 4, 100)
+    others = dict(SETTINGS) if old else {}
     text = json.dumps({**others, "comet": False, "mlflow": False, "wandb": False})
     for place in (folder, folder / "Ultralytics"):  # by its release
         file = place / "settings.json"
