@@ -9,7 +9,7 @@ from torch import nn
 
 import coordcbam as cc
 from coordcbam._support.errors import UsageError
-from coordcbam.hosts.watched import counted
+from coordcbam.hosts.watched import counted, told
 from coordcbam.hosts.yolo import watching
 from coordcbam.records import read_run
 
@@ -49,3 +49,13 @@ def test_a_monitor_notes_it(tmp_path: Path) -> None:
     assert document["cost"] == cost
     with pytest.raises(UsageError, match=r"Monitor\.cost=3"):
         cc.Monitor(model, tmp_path, cost=3)  # type: ignore[arg-type]
+
+
+def test_a_report_that_cannot_be_built_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> Path:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("coordcbam.report.build_report", full)
+    assert told(tmp_path) == f"coordcbam records in {tmp_path}; no report: no space left on device"

@@ -1,6 +1,5 @@
 """Pictures in a run's folder: entries, files, stages."""
 
-import json
 import math
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import nn
 
 import coordcbam as cc
 from coordcbam._support.errors import UsageError
-from coordcbam.pictures import Shot, forget, look
+from coordcbam.pictures import Shot, look
 from coordcbam.pictures.files import file_of
 from coordcbam.pictures.gates import gates_of
 from coordcbam.records.pictures import read_pictures
@@ -160,20 +159,6 @@ def test_a_canvas_is_drawn_on_instead_of_the_tensor(tmp_path):
 def test_any_number_of_channels(channels, tmp_path):
     image = Shot(name="a", tensor=torch.rand(1, channels, 8, 8))
     assert look(nn.Sequential(cc.CoordCBAM(channels)), [image], tmp_path)
-
-
-def test_forget_removes_the_pictures_and_nothing_else(tmp_path):
-    look(block(), [shot()], tmp_path)
-    for name in ("run.json", "pictures/mine.jpg", "other.jpg"):
-        (tmp_path / name).write_text("{}")
-    document = json.loads((tmp_path / "pictures.json").read_text())
-    document["pictures"].append({**document["pictures"][0], "file": "../other.jpg"})
-    document["pictures"].append({**document["pictures"][0], "file": "other.jpg"})
-    (tmp_path / "pictures.json").write_text(json.dumps(document))
-    forget(tmp_path)
-    left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
-    assert left == ["other.jpg", "pictures/mine.jpg", "run.json"]
-    forget(tmp_path / "nowhere")
 
 
 def test_a_list_that_names_other_files_has_none_of_them_written(tmp_path):

@@ -55,10 +55,10 @@ def counted(network: Any, inputs: Callable[[], Any]) -> dict[str, float]:
 
 
 def told(folder: Path) -> str:
-    """Where the run's report is, built now; or its records, where its packages are absent."""
+    """Where the run's report is, built now; or its records, and why there is no report."""
     try:
         from coordcbam.report import build_report
 
         return f"coordcbam report: {build_report(folder)}"
-    except ImportError as missing:
-        return f"coordcbam records in {folder}; {missing}"
+    except Exception as error:  # a package is absent, a disk is full: the training was fine
+        return f"coordcbam records in {folder}; no report: {error}"

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.extras import require
 from coordcbam.pictures.capture import capture
-from coordcbam.pictures.files import FOLDER, MAPS, is_own
 from coordcbam.pictures.gates import Gates
 from coordcbam.pictures.regions import contrast
 from coordcbam.pictures.shot import Shot
-from coordcbam.records.pictures import PICTURES, STAGES, Picture, read_pictures
+from coordcbam.records.pictures import STAGES, Picture
 
 CHANNELS = 5  # that are named as most kept, and as most cut
 
@@ -58,18 +57,6 @@ def look(
     ]
     book.write(pictures)
     return pictures
-
-
-def forget(folder: str | Path) -> None:
-    """Remove the pictures that an earlier run has left in ``folder``; nothing else of it."""
-    try:
-        for picture in read_pictures(Path(folder), []):
-            if is_own(picture):
-                (Path(folder) / picture.file).unlink(missing_ok=True)
-        for name in (f"{FOLDER}/{MAPS}", PICTURES):
-            (Path(folder) / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: its pictures cannot be removed: {error.strerror}") from None
 
 
 def _check(shots: list[Shot]) -> None:

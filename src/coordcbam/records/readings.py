@@ -105,14 +105,8 @@ class Readings(Sequence[MonitorRow]):
 
     def rescued(self, block: str) -> tuple[MonitorRow, int] | None:
         """The first row of ``block`` in which the rescue was active, and how many there are."""
-        pair = ("alpha", "alpha_eff")
-        if not set(pair) <= set(self.fields):
-            return None
-        rows = self._rows(block, pair)
-        alpha, effective = (rows[name] for name in pair)
-        active: Any = rescue_active(alpha, effective)  # type: ignore[arg-type]
-        # To polars NaN is above every number.
-        lines = rows["line"].filter(active & alpha.is_finite() & effective.is_finite())
+        rows = self._rescues(block)
+        lines = rows["line"].filter(rows["active"])
         return (self.at(lines[0]), len(lines)) if len(lines) else None
 
     def kept(self, block: str) -> str:
@@ -123,15 +117,21 @@ class Readings(Sequence[MonitorRow]):
 
     def recovered(self, block: str, step: int) -> int | None:
         """The first step after ``step`` at which the rescue of ``block`` was not active."""
-        pair = ("alpha", "alpha_eff")
-        if not set(pair) <= set(self.fields):
-            return None
-        rows = self._rows(block, pair)
-        alpha, effective = (rows[name] for name in pair)
-        active: Any = rescue_active(alpha, effective)  # type: ignore[arg-type]
-        known = alpha.is_finite() & effective.is_finite() & (rows["step"] > step)
-        steps = rows["step"].filter(known & ~active)
+        rows = self._rescues(block)
+        steps = rows["step"].filter((rows["step"] > step) & ~rows["active"])
         return int(steps[0]) if len(steps) else None
+
+    def _rescues(self, block: str) -> "pl.DataFrame":
+        """The rows of ``block`` with both alphas, and whether the rescue is ``active``."""
+        import polars as pl
+
+        rows = self._rows(block, ("alpha", "alpha_eff"))
+        if not {"alpha", "alpha_eff"} <= set(rows.columns):
+            return rows.clear().with_columns(active=pl.lit(value=True))
+        # To polars NaN is above every number.
+        known = rows.filter(pl.col("alpha").is_finite() & pl.col("alpha_eff").is_finite())
+        active: Any = rescue_active(known["alpha"], known["alpha_eff"])  # type: ignore[arg-type]
+        return known.with_columns(active.alias("active"))
 
     def thinned(self, block: str, fields: Sequence[str], limit: int) -> dict[str, list[Any]]:
         """``step``, ``line`` and ``fields`` at about ``limit`` rows, with every dip and peak.

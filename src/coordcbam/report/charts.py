@@ -18,7 +18,7 @@ Numbers = Sequence[float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve: ``colour`` is a name of the style sheet's, ``dashed`` and ``faint`` its look."""
+    """One curve: ``colour`` is a name of the style sheet's."""
 
     name: str
     values: Numbers
@@ -102,11 +102,12 @@ def block_charts(run: Run, block: str, number_: int, words: Words) -> list[Chart
     return charts
 
 
+# The curves of each chart: colour, and whether it is dashed.
+_AROUND = {"r_ema": ("ink", True), "rms": ("sky", False)}
 _KEPT = {
-    name: {name: ("blue", False), "r_ema": ("ink", True), "rms": ("sky", False)}
-    for name in ("rho", "r_out_pre")
+    "rho": {"rho": ("blue", False), **_AROUND, "r_out_pre": ("purple", True)},
+    "r_out_pre": {"r_out_pre": ("blue", False), **_AROUND},
 }
-_KEPT["rho"]["r_out_pre"] = ("purple", True)
 _MIX = {"alpha": ("ink", True), "alpha_eff": ("green", False)}
 _GATES = {
     "fusion_avg": ("blue", False),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coordcbam._support.errors import UsageError, shown
 from coordcbam.hosts.yolo.labels import Boxes, labelled, of_centres
-from coordcbam.pictures import Shot, forget, look
+from coordcbam.pictures import Shot, look
 from coordcbam.records.pictures import Picture
 
 IMAGES = 4  # of the validation set, the first with objects, that a training draws
@@ -81,8 +81,6 @@ def _draw(trainer: Any, stage: str, network: Callable[[], nn.Module]) -> None:
     """Whatever goes wrong is a line in the log: a picture is no reason to stop a training."""
     try:
         folder: Path = trainer.coordcbam_monitor.folder
-        if stage == "before":
-            forget(folder)
         chosen = _with_objects(trainer.test_loader.dataset)
         if not chosen:
             LOGGER.info("coordcbam draws no pictures: no validation image has objects")
