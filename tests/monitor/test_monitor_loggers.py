@@ -168,7 +168,7 @@ def test_a_failing_logger_is_off_and_says_so_once(tmp_path, caplog, method):
     with caplog.at_level(logging.WARNING):
         trained(model, tmp_path, loggers=[Failing(), kept], probe=PROBE)
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said == "the logger Failing is off: OSError: the disk"
+    assert said == "the logger Failing is off: OSError: the disk is full"
     assert Failing.tried == (2 if method == "close" else 1)
     assert [step for step, _ in kept.scalars] == [step for step, _ in kept.gates] == [0, 2, 4]
     assert (len(kept.pictures), kept.closed) == (1, 1)

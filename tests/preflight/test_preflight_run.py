@@ -67,7 +67,7 @@ def test_a_half_at_two_places(model: nn.Sequential, batches: list[Any], score: A
     # x is kept for the weight's gradient, besides what the next layer keeps of the output.
     assert row.memory_bytes == 64 * (4 + 6) * 4
     assert found.without["score"] == pytest.approx(1.0)
-    assert "1 of 1 blocks harms" in found.verdict
+    assert "The block harms this model" in found.verdict
     assert "1.000 to 0.250 (-75.0 %)" in found.verdict
 
 
@@ -145,6 +145,23 @@ def test_gradient_shares_are_of_one(model: nn.Sequential, batches: list[Any]) ->
     shares = [row.gradient_share for row in found.ranking]
     assert sum(share or 0.0 for share in shares) == pytest.approx(1.0)
     assert found.verdict == "No block was tried."
+
+
+def test_outputs_that_do_not_hear_a_block_are_told(
+    model: nn.Sequential, batches: list[Any]
+) -> None:
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * self.net(x)
+
+    deaf = preflight(Deaf(), batches, at="net.0", blocks=["none", Half], seeds=1)
+    assert deaf.notes[-1].startswith("the outputs do not depend on what ")
+    assert deaf.notes[-1].endswith(":Half changes: is the model trained?")
+    assert not preflight(model, batches, at="0", blocks=["none", "step3"], seeds=1).notes
 
 
 def test_the_model_and_all_dice_are_as_before(model: nn.Sequential, batches: list[Any]) -> None:

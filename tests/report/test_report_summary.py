@@ -74,6 +74,17 @@ def test_what_is_missing_is_said(make_run):
     ]
 
 
+def test_a_name_that_a_cut_line_has_made_up_is_told(make_run):
+    folder = make_run()
+    path = folder / "monitor.csv"
+    lines = path.read_text().splitlines()
+    at = lines[0].split(",").index("block")
+    cells = lines[-1].split(",")
+    cells[at] = cells[at][:-1]
+    path.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    assert missing(read_run(folder), Words()) == [f"Read, but not inserted: {cells[at]}."]
+
+
 def test_a_certificate_that_is_not_whole_is_no_error():
     assert guarantees({}, Words()) == ""
     assert guarantees({"gain_min": None, "r_min": 0.9}, Words()) == "the rescue acts under 0.900"

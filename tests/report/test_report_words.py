@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import coordcbam as cc
 from coordcbam import report
 from coordcbam._support.errors import UsageError
 from coordcbam.monitor import diagnose
@@ -79,6 +82,26 @@ def test_events_of_the_monitor_are_translated(table: dict[str, str]) -> None:
             said = text.format(**values)
             assert words.told(said) != said, said
         assert {words.told(kind), words.told(f"{kind}_ended")}.isdisjoint({kind, f"{kind}_ended"})
+
+
+def test_notes_of_a_preflight_are_translated() -> None:
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(3, 8, 1), cc.CoordCBAM(8), nn.Conv2d(8, 8, 1))
+            cc.insert_(self, "net.2", inputs=torch.zeros(1, 3, 4, 4))
+
+        @torch.no_grad()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * self.net(x)
+
+    found = cc.preflight(
+        Deaf(), torch.ones(2, 3, 4, 4), at="net.2", blocks="step2", score=lambda _: 0.0, seeds=1
+    )
+    assert len(found.notes) == 4
+    words = Words("tr")
+    for note in (*found.notes, "skipped timm:cbam: no module"):
+        assert words.told(note) != note
 
 
 def test_a_text_nobody_knows_stays() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _LONGEST = 120
+_LONGEST_SAID = 300
 _FEW = 8
 
 
@@ -27,6 +28,21 @@ def shown(value: Any) -> str:
     except Exception:  # a repr of the caller's may raise anything
         return f"<{type(value).__name__} that cannot be printed>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def said(error: BaseException, *, kind: bool = False) -> str:
+    r"""What an error says, on one short line; its kind alone where it says nothing, or cannot.
+
+    >>> said(ValueError("a\n  b")), said(KeyError()), said(KeyError(1), kind=True)
+    ('a b', 'KeyError', 'KeyError: 1')
+    """
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an error of the caller's may raise another
+        text = ""
+    name = type(error).__name__
+    text = f"{name}: {text}" if kind and text else text or name
+    return text if len(text) <= _LONGEST_SAID else f"{text[:_LONGEST_SAID]}…"
 
 
 def nearest(word: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.errors import said
 from coordcbam.bench.cases import LAYOUTS, Case
 from coordcbam.block import BlockConfig, CoordCBAM, deploy
 from coordcbam.kernels import chosen, kernel_for, use
@@ -103,7 +104,7 @@ def _peer(name: str, path: str) -> Contender | Skipped:
     try:
         return Contender(name=name, build=load(path))
     except (ImportError, AttributeError, OSError) as error:
-        return Skipped(name, " ".join(str(error).split()))
+        return Skipped(name, said(error))
 
 
 def load(path: str) -> Any:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from coordcbam._support.dice import same_dice
+from coordcbam._support.rng import fork_rng
 from coordcbam.bench.peers import COORD, NOTEBOOK, OURS, SE
 from coordcbam.bench.rows import COPY, Row
 
-with same_dice():
+with fork_rng():  # rich draws when it loads
     from rich.table import Table
 
 Over = dict[str, str | float]

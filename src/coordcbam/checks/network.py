@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.errors import said
 from coordcbam.block import CoordCBAM, Guard, GuardedResidual
 from coordcbam.checks.block import kernel_findings, map_findings, state_findings
 from coordcbam.checks.findings import Finding
@@ -147,8 +148,8 @@ def _inputs(network: nn.Module) -> tuple[dict[str, Args], Finding | None]:
         with torch.no_grad():
             network(torch.rand(shape, generator=draw) * contrast)
     except Exception as error:  # a stranger's network may want anything
-        text = (str(error) or type(error).__name__).splitlines()[0][:60]
-        return seen, _note("no forward could be run", text, "calls and gates were not checked")
+        told = said(error)[:60]
+        return seen, _note("no forward could be run", told, "calls and gates were not checked")
     finally:
         for handle in handles:
             handle.remove()

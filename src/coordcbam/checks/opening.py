@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import coordcbam
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import UsageError, said
 from coordcbam._support.extras import require
 from coordcbam.checks.findings import Finding
 
@@ -38,7 +38,7 @@ def network_of(file: Path) -> nn.Module | Finding:
     except AttributeError as error:
         return _unknown(file, str(error))
     except Exception as error:  # a pickle may raise anything
-        raise UsageError(f"{file}: not a checkpoint of PyTorch ({_line(error)})") from None
+        raise UsageError(f"{file}: not a checkpoint of PyTorch ({said(error)[:80]})") from None
     if isinstance(held, dict):
         held = held.get("ema") or held.get("model")
     if not isinstance(held, nn.Module):
@@ -89,7 +89,3 @@ def _unknown(file: Path, text: str) -> Finding:
         measured=" ".join(text.split()),
         todo="import what defines it; a block's row is CoordCBAMLayer: coordcbam insert",
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:80]

@@ -45,7 +45,7 @@ from ultralytics.utils.checks import check_file, check_imgsz
 from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 from ultralytics.utils.patches import imread
 
-from coordcbam._support.errors import UsageError, did_you_mean, nearest, shown
+from coordcbam._support.errors import UsageError, did_you_mean, nearest, said, shown
 from coordcbam.block import BlockConfig
 from coordcbam.hosts.watched import LostBlocksError
 from coordcbam.hosts.yolo import looking, modelfile, patches
@@ -398,7 +398,7 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
     try:
         asked = get_cfg(overrides=arguments)
     except (TypeError, ValueError, SyntaxError) as error:
-        raise UsageError(str(error).splitlines()[0]) from None
+        raise UsageError(said(error)) from None
     model = str(arguments.pop("model"))
     _check_model(model)  # before the data, which may take long to look at
     _check_values(asked, mode)
@@ -441,8 +441,7 @@ def opened(model: str, task: str | None = None, *, to: str, exports: bool = Fals
         if not exports:
             made._check_is_pytorch_model()
     except Exception as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{model!r} is no model to {to}: {text}") from None
+        raise UsageError(f"{model!r} is no model to {to}: {said(error)}") from None
     return made
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from coordcbam._support.errors import said
 from coordcbam.preflight import cost
 
 PREFIX = "coordcbam/"
@@ -61,4 +62,4 @@ def told(folder: Path) -> str:
 
         return f"coordcbam report: {build_report(folder)}"
     except Exception as error:  # a package is absent, a disk is full: the training was fine
-        return f"coordcbam records in {folder}; no report: {error}"
+        return f"coordcbam records in {folder}; no report: {said(error)}"

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from coordcbam._support.errors import UsageError, nearest, shown
+from coordcbam._support.errors import UsageError, nearest, said, shown
 from coordcbam._support.permanent import permanent
 from coordcbam.block.guard import Guard
 
@@ -115,8 +115,9 @@ def _made(word: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
     except UsageError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"block {word!r} for {channels} channels cannot be made: {text}") from None
+        raise UsageError(
+            f"block {word!r} for {channels} channels cannot be made: {said(error)}"
+        ) from None
     if not isinstance(made, nn.Module):
         raise UsageError(f"block {word!r} is a {type(made).__name__}: expected an nn.Module")
     return made
@@ -153,8 +154,9 @@ def _overwrites(inner: nn.Module, channels: int, word: str) -> bool:
     try:
         y = inner.eval()(given)
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"block {word!r} does not run on {tuple(x.shape)}: {text}") from None
+        raise UsageError(
+            f"block {word!r} does not run on {tuple(x.shape)}: {said(error)}"
+        ) from None
     finally:
         inner.train(training)
     if not isinstance(y, Tensor) or y.shape != x.shape:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import UsageError, said
+from coordcbam._support.rng import fork_rng
 from coordcbam.block import CoordCBAM, Guard, GuardedResidual
 from coordcbam.insert import ATTRIBUTE, ForeignBlock, label, switches
 from coordcbam.pictures.gates import Gates, gates_of, measured
@@ -37,8 +38,7 @@ def capture(model: nn.Module, tensors: Iterable[Tensor]) -> list[Caught]:
     for name, path in found.items():
         _listen(twin, path, functools.partial(caught.setdefault, name))
     like = next((p for p in twin.parameters() if p.is_floating_point()), torch.empty(0))
-    devices = {p.device.index for p in twin.parameters() if p.device.type == "cuda"}
-    with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+    with torch.no_grad(), fork_rng(*twin.parameters()):
         return [_run(twin, tensor.to(like), caught, found) for tensor in tensors]
 
 
@@ -55,9 +55,8 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model).eval()
     except Exception as error:  # a stranger's module may hold anything
-        said = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"look: no copy of the {type(model).__name__} can be made: {said}"
+            f"look: no copy of the {type(model).__name__} can be made: {said(error)}"
         ) from None
 
 

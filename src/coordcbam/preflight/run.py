@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coordcbam._support.errors import UsageError, shown
+from coordcbam._support.rng import fork_rng
 from coordcbam.bench.rows import machine, versions
 from coordcbam.insert import Row
 from coordcbam.insert.attach import check_model
@@ -19,7 +20,6 @@ from coordcbam.preflight.price import Work, one_of, parameters, work
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
 from coordcbam.preflight.trial import Trial, copied, places_of, trial
-from coordcbam.preflight.undisturbed import undisturbed
 from coordcbam.preflight.verdict import verdict
 
 Score: TypeAlias = Callable[[nn.Module], float]
@@ -98,7 +98,7 @@ def preflight(
     words = words_of(blocks)
     found, notes = candidates(words)
     started = time.monotonic()
-    with undisturbed():
+    with fork_rng(*model.parameters()):
         ground, told = _ground(model, at, batches, score)
         if tuple(words) == BLOCKS:  # who names a block wants it
             found, unfit = _fitting(ground, found)
@@ -128,7 +128,7 @@ def preflight(
         alone=tuple(row for row, _, _ in singles),
         ranking=tuple(ranking),
         verdict=verdict(rows, base),
-        notes=(*notes, *told),
+        notes=(*notes, *told, *_unheard(rows)),
     )
 
 
@@ -159,6 +159,18 @@ def _ground(
     if ground.score_before == 0.0:
         notes.append("the model scores 0 as it is: read how far its outputs drift")
     return ground, notes
+
+
+def _unheard(rows: Iterable[BlockRow]) -> list[str]:
+    """A note on blocks that change the signal where the outputs do not show it."""
+    names = [
+        row.block
+        for row in rows
+        if row.drift.high == 0.0 and any(place.std_ratio.mean != 1.0 for place in row.places)
+    ]
+    if not names:
+        return []
+    return [f"the outputs do not depend on what {', '.join(names)} changes: is the model trained?"]
 
 
 def _fitting(ground: Ground, found: list[Candidate]) -> tuple[list[Candidate], list[str]]:

@@ -116,7 +116,8 @@ def gradients(trial: Trial, batch: Any) -> Gradients | None:
         places[path]["level"] = x.detach().norm()
         for name, tensor in (("x", x), ("y", y)):
             told: Any = lambda grad, name=name: places[path].update({name: grad.norm()})  # noqa: E731
-            tensor.register_hook(told)  # type: ignore[no-untyped-call]
+            if tensor.requires_grad:  # not in a model that forbids it
+                tensor.register_hook(told)  # type: ignore[no-untyped-call]
 
     handles = _listening(trial, note)
     leaves, inputs = _leaves(batch)

@@ -3,10 +3,10 @@
 import io
 from collections.abc import Sequence
 
-from coordcbam._support.dice import same_dice
+from coordcbam._support.rng import fork_rng
 from coordcbam.preflight.result import Figure, Preflight
 
-with same_dice():
+with fork_rng():  # rich draws when it loads
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -14,6 +14,7 @@ with same_dice():
 
 WIDTH = 100
 _FEW = 4  # places whose numbers fit a cell
+_NARROW = 78
 
 
 def tables_of(found: Preflight) -> list[Table]:
@@ -113,7 +114,13 @@ def _places(found: Preflight) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        min_width=min(len(title) + 2, _NARROW),  # else rich breaks the title of a narrow table
+    )
 
 
 def _columns(table: Table, first: str, *heads: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from coordcbam._support.errors import UsageError
+from coordcbam._support.errors import UsageError, said
 from coordcbam.insert import Row, attached, plan, remove_
 from coordcbam.insert.attach import like_of
 from coordcbam.insert.making import make
@@ -41,8 +41,7 @@ def tried(where: str, layer: nn.Module, args: Any, output: Tensor) -> Tensor:  #
     try:
         attended: Tensor = getattr(layer, KEY)(output)
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise BlockError(f"{where} does not run on {tuple(output.shape)}: {text}") from error
+        raise BlockError(f"{where} does not run on {tuple(output.shape)}: {said(error)}") from error
     if attended.shape != output.shape:
         raise BlockError(f"{where} makes {tuple(attended.shape)} of {tuple(output.shape)}")
     return attended
@@ -92,8 +91,7 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise UsageError(f"{type(model).__name__} cannot be copied: {text}") from None
+        raise UsageError(f"{type(model).__name__} cannot be copied: {said(error)}") from None
 
 
 def as_it_trains(model: nn.Module) -> nn.Module:

@@ -30,7 +30,8 @@ def verdict(rows: Sequence[BlockRow], score: float | None) -> str:
     if bad:
         told = ", ".join(f"{row.block} {_change(row, score)}" for row in bad)
         verb = "harms" if len(bad) == 1 else "harm"
-        first = f"{len(bad)} of {len(blocks)} blocks {verb} this model before any training: {told}."
+        who = "The block" if len(blocks) == 1 else f"{len(bad)} of {len(blocks)} blocks"
+        first = f"{who} {verb} this model before any training: {told}."
     else:
         first = "No block harms this model before any training."
     same = [row.block for row in blocks if row.drift.high == 0.0]

@@ -42,7 +42,7 @@ def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:
         "without": without,
         "ranking": [_place(row) for row in document["ranking"]],
         "units": document["units"],
-        "notes": document["notes"],
+        "notes": [words.told(note) for note in document["notes"]],
     }
 
 
@@ -56,7 +56,9 @@ def _sentences(rows: Sequence[Mapping[str, Any]], before: float | None, words: W
         told = ", ".join(f"{row['block']} {_change(row, before, words)}" for row in bad)
         said.append(
             words(
-                "{n} of {all} blocks harm this model before any training: {told}.",
+                "The block harms this model before any training: {told}."
+                if len(blocks) == 1
+                else "{n} of {all} blocks harm this model before any training: {told}.",
                 n=len(bad),
                 all=len(blocks),
                 told=told,

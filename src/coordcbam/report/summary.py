@@ -111,6 +111,10 @@ def missing(run: Run, words: Words) -> list[str]:
         unread = [block for block in run.blocks() if block not in read]
         if unread:
             lines.append(words("Never read: {blocks}.", blocks=listed(unread, words)))
+        placed = {place.path for place in run.info.places}
+        other = [block for block in run.blocks() if placed and block not in placed]
+        if other:
+            lines.append(words("Read, but not inserted: {blocks}.", blocks=listed(other, words)))
     if not run.metrics:
         lines.append(words("No metrics per epoch are recorded: there are no mAP and loss curves."))
     return lines

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coordcbam.monitor.loggers import Loggers, gates, same_random_numbers
+from coordcbam._support.errors import said
+from coordcbam._support.rng import fork_rng
+from coordcbam.monitor.loggers import Loggers, gates
 
 IMAGES = 4
 
@@ -24,8 +26,7 @@ def begin(trainer: Any) -> None:
         try:
             found.append(adapted())
         except Exception as error:  # noqa: PERF203  (a handful, and each may be of another release)
-            said = (str(error) or type(error).__name__).splitlines()[0]
-            LOGGER.warning(f"coordcbam: {name} gets no histograms and no pictures: {said}")
+            LOGGER.warning(f"coordcbam: {name} gets no histograms and no pictures: {said(error)}")
     trainer.coordcbam_loggers = Loggers(client for client in found if client is not None)
 
 
@@ -45,7 +46,7 @@ def end(trainer: Any) -> None:
 
 def probe(dataset: Any) -> Tensor:
     """The first validation images of one size, as the network is given them: (B, C, H, W)."""
-    with same_random_numbers():  # of which some transforms draw, also where they change nothing
+    with fork_rng():  # of which some transforms draw, also where they change nothing
         images = [dataset[index]["img"] for index in range(min(IMAGES, len(dataset)))]
     batch = torch.stack([image for image in images if image.shape == images[0].shape])
     return batch.float() / 255 if batch.dtype == torch.uint8 else batch

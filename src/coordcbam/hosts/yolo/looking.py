@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coordcbam._support.errors import UsageError, shown
+from coordcbam._support.errors import UsageError, said, shown
 from coordcbam.hosts.yolo.labels import Boxes, labelled, of_centres
 from coordcbam.pictures import Shot, look
 from coordcbam.records.pictures import Picture
@@ -91,8 +91,7 @@ def _draw(trainer: Any, stage: str, network: Callable[[], nn.Module]) -> None:
         shots = [_shot(name, file, chosen[file], sight) for name, file in named]
         look(looked, shots, folder, stage=stage)
     except Exception as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        LOGGER.warning(f"coordcbam draws no pictures {stage} this training: {said}")
+        LOGGER.warning(f"coordcbam draws no pictures {stage} this training: {said(error)}")
 
 
 def _with_objects(dataset: Any) -> dict[str, Boxes]:

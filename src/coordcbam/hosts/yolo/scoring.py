@@ -4,7 +4,6 @@ import collections
 import contextlib
 import copy
 import logging
-import random
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from coordcbam._support.errors import UsageError, shown
+from coordcbam._support.errors import UsageError, said, shown
+from coordcbam._support.rng import fork_rng
 
 IMAGES = 64
 BATCH = 16
@@ -84,8 +84,9 @@ class Scoring:
         try:
             found, validator = self._validated(model.model)
         except Exception as error:  # a host has errors of its own
-            text = (str(error) or type(error).__name__).splitlines()[0]
-            raise UsageError(f"data={given.get('data')}: cannot be validated: {text}") from None
+            raise UsageError(
+                f"data={given.get('data')}: cannot be validated: {said(error)}"
+            ) from None
         self.name: str = score_name(found)
         self.device: torch.device = validator.device
         self.images = len(self._held.dataset)
@@ -98,7 +99,7 @@ class Scoring:
 
     def _validated(self, network: nn.Module) -> tuple[Mapping[str, Any], Any]:
         """What the host's validator found, and the validator."""
-        with _quiet(self._datasets) as folder:
+        with _quiet(self._datasets, network) as folder:
             # Without callbacks: no logger of the user's is told of a network on trial.
             callbacks: Any = collections.defaultdict(list, {"on_val_start": []})
             validator = self._validator(
@@ -142,18 +143,17 @@ def score_name(found: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(datasets: Any) -> Iterator[Path]:
+def _quiet(datasets: Any, network: nn.Module) -> Iterator[Path]:
     """No line, no bar, no cache of labels, and the state of the process as it was; a folder."""
-    level, threads, dice = LOGGER.level, torch.get_num_threads(), random.getstate()
+    level, threads = LOGGER.level, torch.get_num_threads()
     LOGGER.setLevel(logging.ERROR)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="coordcbam-") as folder,
             mock.patch.object(datasets, "save_dataset_cache_file", _unsaved),
-            torch.random.fork_rng(),
+            fork_rng(*network.parameters()),
         ):
             yield Path(folder)
     finally:
         LOGGER.setLevel(level)
         torch.set_num_threads(threads)
-        random.setstate(dice)

@@ -1,7 +1,7 @@
 """Where a run's readings go besides its records: TensorBoard, W&B, MLflow, Comet, or your own."""
 
 from coordcbam.monitor.loggers.comet import Comet
-from coordcbam.monitor.loggers.gates import gates, same_random_numbers
+from coordcbam.monitor.loggers.gates import gates
 from coordcbam.monitor.loggers.mlflow import MLflow
 from coordcbam.monitor.loggers.names import PREFIX, histograms_of, scalars_of
 from coordcbam.monitor.loggers.sending import Logger, Loggers
@@ -18,6 +18,5 @@ __all__ = [
     "WandB",
     "gates",
     "histograms_of",
-    "same_random_numbers",
     "scalars_of",
 ]

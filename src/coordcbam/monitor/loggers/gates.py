@@ -1,15 +1,14 @@
 """The gates of every block for one probe, looked at without a trace on the model."""
 
 import contextlib
-import random
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from coordcbam._support.rng import fork_rng
 from coordcbam.block import CoordCBAM
 from coordcbam.insert import blocks, label
 
@@ -71,28 +70,6 @@ def _beside(model: nn.Module, argument: Any) -> Any:
 
 
 @contextlib.contextmanager
-def same_random_numbers(devices: Iterable[int] = ()) -> Iterator[None]:
-    """Whoever draws afterwards, of Python, NumPy or torch, draws as if nobody had drawn here.
-
-    >>> import random
-    >>> random.seed(0)
-    >>> with same_random_numbers():
-    ...     first = random.random()
-    >>> first == random.random()
-    True
-    """
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    numbers = numpy.random.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(python)
-        if numpy:
-            numpy.random.set_state(numbers)
-
-
-@contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; then every module's attributes are again what they were.
 
@@ -104,9 +81,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     True
     """
     before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
-    devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
     try:
-        with same_random_numbers(devices), torch.no_grad():
+        with fork_rng(*model.parameters()), torch.no_grad():
             model.eval()
             yield
     finally:

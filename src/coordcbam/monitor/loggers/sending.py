@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from coordcbam._support.errors import UsageError, shown
+from coordcbam._support.errors import UsageError, said, shown
 from coordcbam.monitor.loggers.names import histograms_of, picture_name, scalars_of
 from coordcbam.records import read_pictures
 
@@ -81,7 +81,8 @@ class Loggers:
             values = histograms_of(look())
         except Exception as error:
             self._blind = True
-            _log.warning("no histograms of gates: the probe failed: %s", _first_line(error))
+            told = said(error, kind=True)
+            _log.warning("no histograms of gates: the probe failed: %s", told)
             return
         self._each(lambda logger: _call(logger, "histograms", _copied(values), step))
 
@@ -109,7 +110,7 @@ class Loggers:
         except Exception as error:
             self._on.remove(logger)
             name = getattr(logger, "__name__", type(logger).__name__)
-            _log.warning("the logger %s is off: %s", name, _first_line(error))
+            _log.warning("the logger %s is off: %s", name, said(error, kind=True))
             with contextlib.suppress(Exception):
                 _close(logger, "failed")  # what it has is not all
 
@@ -145,16 +146,3 @@ def _copied(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _show(logger: Any, name: str, path: Path, step: int) -> None:
     _call(logger, "picture", name, path, step)
-
-
-def _first_line(error: Exception) -> str:
-    r"""Its kind and what it says, if it can say it.
-
-    >>> _first_line(ValueError("a\nb")), _first_line(KeyError())
-    ('ValueError: a', 'KeyError')
-    """
-    try:
-        text = str(error)
-    except Exception:  # of the caller's own
-        text = ""
-    return f"{type(error).__name__}: {text}".splitlines()[0].rstrip(": ")
