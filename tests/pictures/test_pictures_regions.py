@@ -39,9 +39,9 @@ def test_rows_are_down_and_columns_across():
 
 
 def test_padding_is_neither():
-    on, off, _ = contrast(GAIN, shot([(0.0, 0.0, 0.25, 1.0)], inside=(0.0, 0.25, 1.0, 0.75)))
-    assert on == 6.0  # 4 and 8
-    assert off == pytest.approx((5 + 6 + 7 + 9 + 10 + 11) / 6)
+    on, off, _ = contrast(GAIN, shot([(0.0, 0.0, 0.25, 1.0)], inside=(0.0, 0.25, 1.0, 1.0)))
+    assert on == 8.0  # 4, 8 and 12
+    assert off == pytest.approx((5 + 6 + 7 + 9 + 10 + 11 + 13 + 14 + 15) / 9)
 
 
 def test_a_position_without_a_gain_is_left_out():

@@ -7,6 +7,7 @@ from torch import nn
 import coordcbam as cc
 from _support.known_blocks import Pointwise
 from coordcbam._support.errors import UsageError
+from coordcbam.bench.peers import kernel_kept
 from coordcbam.preflight import cost
 
 MODEL = 2 * 64 * (3 * 4 + 4 * 6 + 6 * 2)
@@ -28,8 +29,15 @@ def test_our_block_in_whatever_kernel(model: nn.Sequential, batches: list[torch.
     found = cost(model, batches[0])
     block = model[3].ccattn
     assert found["parameters"] == sum(p.numel() for p in block.parameters())
-    assert found["flops"] > 0
     assert found["flops_model"] == MODEL
+    # Whatever kernel is in use, what is counted are PyTorch's own operations.
+    counts = []
+    for kernel in (name for name, of in cc.kernels.KERNELS.items() if of.missing() is None):
+        with kernel_kept():
+            cc.kernels.use(kernel)
+            counts.append(cost(model, batches[0])["flops"])
+    assert set(counts) == {found["flops"]}
+    assert found["flops"] > 0
 
 
 def test_a_guard_counts_for_itself(batches: list[torch.Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import coordcbam as cc
-from _support.known_blocks import Drawn, Half, Narrow, Pointwise, Small
+from _support.known_blocks import Drawn, Half, Lifted, Narrow, Pointwise, Small
 from coordcbam._support.errors import UsageError
 from coordcbam.insert.plan import PlaceError
 from coordcbam.preflight import Figure, Preflight, preflight
@@ -138,6 +138,35 @@ def test_the_place_that_is_harmed_most_comes_first(
         assert [row.drift for row in found.ranking] == [1.0, 0.0]
         assert [row.layer for row in found.ranking] == ["Conv2d", "Conv2d"]
     assert found.ranking[0].shock is None
+
+
+def test_an_offset_changes_the_level_and_not_the_deviation(
+    model: nn.Sequential, batches: list[Any]
+) -> None:
+    (row,) = preflight(model, batches, at="0", blocks=[Lifted], seeds=1).rows
+    assert near(row.places[0].std_ratio, 1.0)
+    assert row.places[0].rms_ratio.mean > 2.0
+
+
+def test_a_score_that_stays_is_no_harm(model: nn.Sequential, batches: list[Any]) -> None:
+    (row,) = preflight(model, batches, at="0", blocks=[Half], score=lambda _: 0.5, seeds=1).rows
+    assert near(row.drift, 0.5)
+    assert not row.harms
+
+
+def test_a_layer_that_works_in_place_has_a_gradient(batches: list[Any]) -> None:
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 1))
+    (row,) = preflight(model, batches, at="1", blocks=[Half], seeds=1).rows
+    assert near(row.gradient_input, 0.5)
+
+
+def test_a_gradient_share_by_hand() -> None:
+    # Behind x of norm 1: 3 x, of gradient 2 w; then 6 x, of gradient w. Both say 6.
+    model = nn.Sequential(*(nn.Conv2d(1, 1, 1, bias=False) for _ in range(2)), nn.Identity())
+    for layer, factor in zip(model, (3.0, 2.0), strict=False):
+        nn.init.constant_(layer.weight, factor)
+    found = preflight(model, torch.ones(1, 1, 1, 1), at=["0", "1"], blocks="none")
+    assert [row.gradient_share for row in found.ranking] == pytest.approx([0.5, 0.5])
 
 
 def test_gradient_shares_are_of_one(model: nn.Sequential, batches: list[Any]) -> None:

@@ -130,6 +130,8 @@ def test_what_was_lowest_and_rescued() -> None:
     assert (first.step, count) == (2, 2)
     assert readings.rescued("c") is readings.rescued("nobody") is None
     assert readings.lowest("b", "absent") is readings.lowest("nobody", "rho") is None
+    assert [readings.recovered("b", step) for step in (0, 1, 2)] == [1, None, None]
+    assert readings.recovered("c", -1) == 0
     assert readings.steps() == (5, 0, 4)
     assert readings.last("b").step == 4
     assert readings.last("nobody") is None

@@ -49,6 +49,19 @@ def test_the_worst_reading_is_the_gravest_then_the_lowest(make_run):
     assert worst_reading(run, "elsewhere") is None
 
 
+def test_of_equally_grave_readings_the_one_that_keeps_least(make_run):
+    rescue = {0: 0.5, 1: 0.4, 2: 0.4, 3: 0.4}  # first active at step 1, lowest at step 2
+    ratios = {0: 0.75, 1: 0.74, 2: 0.6, 3: 0.7}
+    folder = make_run(
+        blocks=["b"],
+        steps=range(4),
+        ratio=lambda _, step: ratios[step],
+        alpha_eff=lambda _, step: rescue[step],
+    )
+    row, verdict = worst_reading(read_run(folder), "b")
+    assert (row.step, verdict.level) == (2, "warn")
+
+
 def test_numbers_for_people():
     assert number(math.inf) == "inf"
     assert number(0.0) == "0.000"
