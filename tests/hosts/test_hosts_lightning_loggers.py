@@ -103,11 +103,14 @@ def test_tensorboard(tmp_path: Path) -> None:
 
 
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    logger = back_ends.WandbLogger(project="t", offline=True, save_dir=tmp_path)
-    fit(tmp_path, logger)
-    logger.experiment.finish()
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    # Not WandbLogger(offline=True): it sets a variable that W&B reads once a process.
+    settings = wandb.Settings(x_disable_stats=True, x_disable_meta=True, console="off")
+    run = wandb.init(mode="offline", dir=tmp_path, project="t", settings=settings)
+    fit(tmp_path, back_ends.WandbLogger(experiment=run))
+    run.finish()
     for name, count in COUNTS.items():
         series = logged.wandb_series(tmp_path, "trainer/global_step", name)
         told = [(step, sum(value["values"])) for step, value in series]

@@ -331,8 +331,8 @@ def test_what_goes_wrong_with_pictures_is_a_line_in_the_log(
     trained_with({**settings, "exist_ok": True}, "run")
     lines = [line for line in said if "out of paint" in line]
     assert lines == [
-        "coordcbam draws no pictures before this training: out of paint",
-        "coordcbam draws no pictures after this training: out of paint",
+        "coordcbam draws no pictures before this training: out of paint and more",
+        "coordcbam draws no pictures after this training: out of paint and more",
     ]
     assert of_run(tmp_path / "run") == []
     assert '"finished"' in (tmp_path / "run" / "coordcbam" / "run.json").read_text()
