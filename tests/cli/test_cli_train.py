@@ -260,6 +260,31 @@ def test_train_as_json(trained: Path) -> None:
     assert "Traceback" not in said
 
 
+def test_a_block_that_is_not_watched_trains_to_the_end(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    data = digits(DigitsConfig(train=16, val=8), root=tmp_path / "digits")
+    words = [
+        "epochs=1",
+        "imgsz=64",
+        "batch=8",
+        "device=cpu",
+        "workers=0",
+        "plots=False",
+        "val=True",
+    ]
+    given = ("model=yolo11n.yaml", f"data={data}", *words, f"project={tmp_path}", "name=run")
+    done = call("train", *given, "--block", "timm:cbam", "--json")
+    assert done.status == 0, done
+    document = json.loads(done.out)
+    assert set(document["paths"]) == {"weights", "results"}
+    assert all(Path(path).exists() for path in document["paths"].values())
+    assert document["blocks"] == []
+    assert "no records: these blocks are not watched" in done.err
+
+
 def test_report_is_rebuilt(trained: Path, call: Callable[..., Any], tmp_path: Path) -> None:
     save_dir = trained / "run"
     done = call("report", save_dir, "--out", tmp_path / "page.html", "--json")
