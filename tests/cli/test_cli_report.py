@@ -49,6 +49,84 @@ def test_several_runs_are_laid_side_by_side(
     assert all(f"</span>{name}</th>" in text for name in "ab")
 
 
+def plain(folder: Path, *, batch: int = 16) -> Path:
+    """What Ultralytics leaves of two epochs without a block that is watched."""
+    folder.mkdir()
+    (folder / "args.yaml").write_text(f"task: detect\nbatch: {batch}\nname: {folder.name}\n")
+    (folder / "results.csv").write_text(
+        "epoch,time,train/box_loss,metrics/mAP50(B),metrics/mAP50-95(B),lr/pg0\n"
+        "1,3.5,2.0,0.25,0.125,0.01\n2,7.0,1.0,0.5,0.375,0.01\n"
+    )
+    return folder
+
+
+def drawn(page: Path) -> dict[str, Any]:
+    text = page.read_text(encoding="utf-8").partition('type="application/json" id="data">')[2]
+    document: dict[str, Any] = json.loads(text.partition("</script>")[0])
+    return document
+
+
+def test_a_run_that_nothing_watched_has_a_page(call: Callable[..., Any], tmp_path: Path) -> None:
+    run = plain(tmp_path / "control")
+    done = call("report", run, "--watch", "1")
+    assert done.status == 0, done.err
+    page = run / "coordcbam" / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert "no block was watched: scores and losses are those of results.csv" in text
+    assert "results.csv:3" in text
+    assert "The last mAP50-95 is 0.375" in text
+    found = drawn(page)
+    assert found["axes"][0]["x"] == [1, 2]  # as the terminal counts them
+    lines = {line["name"]: line["values"] for line in found["charts"][0]["lines"]}
+    assert lines == {"mAP50": [0.25, 0.5], "mAP50-95": [0.125, 0.375]}
+    assert "pg0" not in text
+    assert call("check", run).status == 2  # there is nothing to check
+
+
+def test_a_control_is_laid_beside_a_run_with_blocks(
+    call: Callable[..., Any], tmp_path: Path
+) -> None:
+    watched, page = make(tmp_path / "ours"), tmp_path / "both.html"
+    (watched / "args.yaml").write_text("task: detect\nbatch: 8\nname: ours\n")
+    done = call("report", watched, plain(tmp_path / "control"), "-o", page)
+    assert done.status == 0, done.err
+    text = page.read_text(encoding="utf-8")
+    differing = [line for line in text.splitlines() if "settings." in line]
+    assert len(differing) == 1, differing
+    assert "settings.batch</th><td>8</td><td>16</td>" in differing[0]
+    assert "0.375 at epoch 2" in text
+    axes = drawn(page)["axes"]
+    assert [1, 2] in [axis["x"] for axis in axes]
+
+
+def test_nothing_that_differs_is_said_so(call: Callable[..., Any], tmp_path: Path) -> None:
+    page = tmp_path / "both.html"
+    assert call("report", plain(tmp_path / "a"), plain(tmp_path / "b"), "-o", page).status == 0
+    text = page.read_text(encoding="utf-8")
+    assert "No setting, option or version that is recorded differs." in text
+
+
+def test_settings_that_cannot_be_read_are_told(call: Callable[..., Any], tmp_path: Path) -> None:
+    run = plain(tmp_path / "a")
+    (run / "args.yaml").write_text("[: no")
+    done = call("report", run)
+    assert done.status == 0, done.err
+    assert "note: args.yaml is not readable: the host's settings are unknown" in done.out
+
+
+def test_who_stops_watching_leaves_a_page_that_stays(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.time, "sleep", interrupted)
+    folder = make(tmp_path / "a", status="running")
+    assert call("report", folder, "--watch").status == 0
+    text = (folder / "coordcbam" / "report.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in text
+
+
 def test_a_run_that_goes_on_is_built_again_until_it_ends(
     call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,7 +282,10 @@ def test_a_block_that_is_not_watched_trains_to_the_end(
     assert set(document["paths"]) == {"weights", "results"}
     assert all(Path(path).exists() for path in document["paths"].values())
     assert document["blocks"] == []
-    assert "no records: these blocks are not watched" in done.err
+    assert set(document["metrics"]) == {"precision", "recall", "mAP50", "mAP50-95"}
+    assert "no block was watched" in done.err
+    beside = call("report", tmp_path / "run", tmp_path / "run", "-o", tmp_path / "both.html")
+    assert beside.status == 0, beside
 
 
 def test_report_is_rebuilt(trained: Path, call: Callable[..., Any], tmp_path: Path) -> None:

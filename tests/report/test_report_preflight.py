@@ -91,7 +91,7 @@ def test_the_numbers_are_there(document: dict[str, Any], tmp_path: Path) -> None
     page = build_preflight(document, tmp_path / "preflight.html")
     text = words(page)
     for part in (
-        "1 of 2 blocks harm this model before any training: timm:se 0.800 to 0.200.",
+        "1 of 2 blocks harms this model before any training: timm:se 0.800 to 0.200.",
         "Not a bit of the outputs changes: step3.",
         "0.500 · 0.500",
         "0.530 · 0.530",

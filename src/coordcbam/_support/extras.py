@@ -9,6 +9,7 @@ _EXTRA_OF = {
     "lightning": "lightning",
     "jinja2": "report",
     "polars": "report",
+    "yaml": "report",
     "sklearn": "demo",
     "PIL": "report",
     "numpy": "report",

@@ -64,10 +64,11 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
 
 
 def _one(args: argparse.Namespace) -> tuple[int, Any]:
-    recorded = read_run(args.targets[0])
+    recorded = read_run(args.targets[0], unrecorded=True)
     page = build_report(args.targets[0], args.out, lang=args.lang)
     console = Console()
-    console.print(block_table(recorded))
+    if recorded.blocks():
+        console.print(block_table(recorded))
     for problem in recorded.problems:
         console.print(f"note: {problem}", markup=False)
     _say(page)
@@ -79,7 +80,7 @@ def _watched(args: argparse.Namespace) -> tuple[int, Any]:
     folder, seen, page = args.targets[0], None, None
     try:
         while True:
-            recorded = read_run(folder)
+            recorded = read_run(folder, unrecorded=True)
             changed = _changed(recorded.folder)
             going = recorded.info.status == "running"
             if changed != seen:
@@ -91,15 +92,15 @@ def _watched(args: argparse.Namespace) -> tuple[int, Any]:
             if not going:
                 break
             time.sleep(args.watch)
-    except KeyboardInterrupt:  # how one ends it
-        pass
+    except KeyboardInterrupt:  # how one ends it: the page is to stay as it is
+        page = build_report(folder, args.out, lang=args.lang)
     return 0, {"report": page, "status": recorded.info.status}
 
 
 def _changed(folder: Path) -> dict[str, int]:
     """When each record was last written; a writer's temporary files come and go."""
     found = {}
-    for path in folder.iterdir():
+    for path in folder.glob("*"):
         if not path.name.startswith(".") and path.suffix in {".json", ".jsonl", ".csv"}:
             with contextlib.suppress(FileNotFoundError):
                 found[path.name] = path.stat().st_mtime_ns

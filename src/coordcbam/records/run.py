@@ -1,12 +1,13 @@
 """A run in memory, with the few questions every reader of it asks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from coordcbam.records.pictures import Picture
 from coordcbam.records.readings import Readings
-from coordcbam.records.schema import Event, RunInfo
+from coordcbam.records.schema import METRICS, Event, RunInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Run:
     events: tuple[Event, ...]
     pictures: tuple[Picture, ...]
     problems: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the host, where it leaves them
+    metrics_file: str = METRICS
 
     def blocks(self) -> list[str]:
         """The names of the blocks: the places in their order, then others that were read."""

@@ -11,7 +11,7 @@ from coordcbam._support.errors import UsageError
 FORMAT = 1
 FOLDER = "coordcbam"
 RUN, MONITOR, METRICS, EVENTS = "run.json", "monitor.csv", "metrics.csv", "events.jsonl"
-STATUSES = ("running", "finished", "failed")
+STATUSES = ("running", "finished", "failed", "unknown")
 ROW_COLUMNS = ("step", "epoch", "seconds", "block")
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from coordcbam._support.errors import UsageError
 from coordcbam._support.files import write_atomically
 from coordcbam.records.append import continue_file
-from coordcbam.records.reader import read_metrics
+from coordcbam.records.metrics import read_metrics
 from coordcbam.records.schema import (
     EVENTS,
     METRICS,

@@ -154,7 +154,7 @@ def metric_charts(run: Run, words: Words) -> list[Chart]:
                     name=name,
                     title=title,
                     axis="epoch",
-                    x=epochs,
+                    x=[epoch + 1 for epoch in epochs],  # as hosts count them aloud
                     rows=[by_epoch[epoch][0] for epoch in epochs],
                     lines=lines,
                     floor=0.0,

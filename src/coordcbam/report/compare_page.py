@@ -19,7 +19,7 @@ def write_compare_page(folders: Sequence[Path], out: Path, words: Words) -> Path
     """See :func:`coordcbam.report.build_comparison`, which first asks for the packages."""
     if len(folders) < 2:
         raise UsageError(f"{len(folders)} run: expected two or more to lay side by side")
-    runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder, unrecorded=True) for folder in folders]
     names = _names(folders)
     charts = [*_metric_charts(runs, names, words), *_block_charts(runs, names, words)]
     context = {
@@ -63,8 +63,8 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
         ]
         if not found:
             return ABSENT
-        value, epoch = max(found)
-        return words("{value} at epoch {epoch}", value=number(value), epoch=epoch)
+        value, epoch = max(found, key=lambda pair: pair[0])  # the first of equals
+        return words("{value} at epoch {epoch}", value=number(value), epoch=epoch + 1)
 
     def lowest(run: Run) -> str:
         rows = [run.monitor.lowest(block, run.monitor.kept(block)) for block in run.blocks()]
@@ -95,14 +95,21 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
 
 
 def _differing(runs: Sequence[Run], words: Words) -> list[tuple[str, list[str]]]:
-    """Options and versions that are not the same in all runs."""
-    tables = [
-        dict(flat({"options": run.info.config, "versions": run.info.versions}, words))
-        for run in runs
-    ]
-    names = dict.fromkeys(name for table in tables for name in table)
-    rows = [(name, [table.get(name, ABSENT) for table in tables]) for name in names]
-    return [row for row in rows if len(set(row[1])) > 1]
+    """Settings, options and versions that are not the same in all runs that have recorded any."""
+    groups = {
+        "settings": [run.settings for run in runs],
+        "options": [run.info.config for run in runs],
+        "versions": [run.info.versions for run in runs],
+    }
+    rows: list[tuple[str, list[str]]] = []
+    for group, given in groups.items():
+        tables = [dict(flat({group: found}, words)) if found else {} for found in given]
+        rows += [
+            (name, [table.get(name, ABSENT) for table in tables])
+            for name in dict.fromkeys(name for table in tables for name in table)
+            if len({table.get(name, ABSENT) for table in tables if table}) > 1
+        ]
+    return rows
 
 
 def _metric_charts(runs: Sequence[Run], names: Sequence[str], words: Words) -> list[Chart]:
@@ -118,7 +125,7 @@ def _metric_charts(runs: Sequence[Run], names: Sequence[str], words: Words) -> l
     for index, column in enumerate(sorted(columns, key=lambda name: "map" not in name.lower())):
         series = [
             {
-                int(row["epoch"]): finite(value)
+                int(row["epoch"]) + 1: finite(value)
                 for row in run.metrics
                 for name, value in row.items()
                 if column in {name, short(name) if "map" in name.lower() else name}

@@ -42,7 +42,7 @@ def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:
         "without": without,
         "ranking": [_place(row) for row in document["ranking"]],
         "units": document["units"],
-        "notes": [words.told(note) for note in document["notes"]],
+        "notes": document["notes"],
     }
 
 
@@ -58,6 +58,8 @@ def _sentences(rows: Sequence[Mapping[str, Any]], before: float | None, words: W
             words(
                 "The block harms this model before any training: {told}."
                 if len(blocks) == 1
+                else "{n} of {all} blocks harms this model before any training: {told}."
+                if len(bad) == 1
                 else "{n} of {all} blocks harm this model before any training: {told}.",
                 n=len(bad),
                 all=len(blocks),

@@ -30,7 +30,7 @@ def write_run_page(
     folder: Path, out: Path | None, words: Words, refresh: int | None = None
 ) -> Path:
     """See :func:`coordcbam.report.build_report`, which first asks for the packages."""
-    run = read_run(folder)
+    run = read_run(folder, unrecorded=True)
     rows = last_readings(run)
     per_block = {
         row.block: block_charts(run, row.block, index, words)
@@ -57,7 +57,8 @@ def write_run_page(
         "events": run.events[:_EVENTS_SHOWN],
         "more_events": max(0, len(run.events) - _EVENTS_SHOWN),
         "problems": run.problems,
-        "files": sorted(p.name for p in run.folder.iterdir() if p.suffix in _RECORDS),
+        "settings": flat(run.settings, words),
+        "files": sorted(p.name for p in run.folder.glob("*") if p.suffix in _RECORDS),
         "suppressing": SUPPRESSING,
         "strongly": STRONGLY,
         "cited": cited(run),

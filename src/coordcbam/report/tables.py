@@ -162,5 +162,5 @@ def results(run: Run) -> tuple[list[tuple[str, str]], str]:
     if not run.metrics:
         return [], ""
     final = {name: value for name, value in run.metrics[-1].items() if name != "epoch"}
-    line = f"metrics.csv:{len(run.metrics) + 1}"
+    line = f"{run.metrics_file}:{len(run.metrics) + 1}"
     return [(name, number(value, 4)) for name, value in final.items()], line
