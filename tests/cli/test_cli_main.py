@@ -232,3 +232,15 @@ def test_a_config_file_is_read_back(
     (tmp_path / "c.json").write_text(json.dumps({"preset": "step2", **wanted.to_dict()}))
     assert call("check", "--config", tmp_path / "c.json", "--r-min", "0.5").status == 0
     assert seen == [wanted.replace(r_min=0.5)]
+
+
+def test_the_package_runs_as_a_module(child_environment: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "coordcbam", "--version"],
+        capture_output=True,
+        text=True,
+        env=child_environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("coordcbam ")

@@ -98,3 +98,15 @@ def test_what_is_not_installed_is_said(
     done = call("preflight", *words)
     assert done.status == 2
     assert "needs 'ultralytics'" in done.err
+
+
+def test_a_language_without_a_page_is_told_before_anything_runs(call: Callable[..., Any]) -> None:
+    done = call("preflight", "model=yolo11n.yaml", "data=digits", "--lang", "tr")
+    assert done.status == 2
+    assert "--lang tr is for the page" in done.err
+
+
+def test_a_bare_path_is_told_its_key(call: Callable[..., Any]) -> None:
+    done = call("preflight", "best.pt", "data=coco8.yaml")
+    assert done.status == 2
+    assert "expected model=best.pt" in done.err

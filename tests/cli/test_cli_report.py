@@ -182,3 +182,21 @@ def test_wrong_usage_is_one_line(
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert told in done.err
     assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nope.pt", "--images", "a.jpg"], "nope.pt: no such checkpoint"),
+        (["results.csv"], "results.csv: neither a run's folder nor a checkpoint"),
+        (["best.pt", "--images", "a.jpg", "-o", "x.html"], "-o x.html: of a checkpoint expected a"),
+        (["run", "--imgsz", "64"], "--images and --imgsz are for a checkpoint"),
+    ],
+)
+def test_what_is_no_target_is_told_as_what_it_is(
+    call: Callable[..., Any], empty: Path, words: list[str], said: str
+) -> None:
+    for name in ("results.csv", "best.pt"):
+        (empty / name).touch()
+    done = call("report", *words)
+    assert (done.status, said in done.err) == (2, True), done.err

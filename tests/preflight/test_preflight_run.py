@@ -269,7 +269,29 @@ def test_a_model_that_scores_nothing_is_read_by_its_drift(
     found = preflight(model, batches, at=AT, blocks=[Half], score=lambda _: 0.0, seeds=1)
     assert found.rows[0].harms
     assert "moves the outputs by 75.0 %" in found.verdict
-    assert "scores 0" in found.notes[-1]
+    assert found.notes[-1].startswith("the model scores 0 as it is")
+
+
+def test_a_little_score_is_chance_and_outputs_decide(
+    model: nn.Sequential, batches: list[Any]
+) -> None:
+    scores = iter([0.009, 0.001] * 9)
+    found = preflight(
+        model, batches, at="0", blocks=["step3"], score=lambda _: next(scores), seeds=1
+    )
+    assert not found.rows[0].harms  # not a bit of the outputs changed
+    assert found.notes[-1].startswith("the model scores 0.009 as it is, of which any change may")
+    assert found.without["score_tells"] is False
+    better = preflight(
+        model,
+        batches,
+        at="0",
+        blocks=[Half],
+        score=lambda m: 0.5 + 0.2 * float(len(m[0]._forward_hooks) > 0),
+        seeds=1,
+    )
+    assert "Not harmful: " in better.verdict
+    assert better.without["score_tells"] is True
 
 
 def test_progress_counts_to_the_end(model: nn.Sequential, batches: list[Any]) -> None:

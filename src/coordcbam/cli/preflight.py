@@ -92,6 +92,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("seeds", "images"):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name} {getattr(args, name)}: expected 1 or more")
+    if args.out is None and args.lang != "en":
+        raise UsageError(f"--lang {args.lang} is for the page: say where it goes with -o FOLDER")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out {args.out}: expected a folder")
 

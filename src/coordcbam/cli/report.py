@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, default=None, help="the page, or a folder for it")
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="the page's language")
     parser.add_argument(
-        "--images", nargs="+", type=Path, metavar="IMAGE", help="with a checkpoint: lay gates over"
+        "--images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="with a checkpoint: draw its blocks on them",
     )
     parser.add_argument("--imgsz", type=int, default=None, help="with a checkpoint: pixels a side")
     parser.add_argument(
@@ -47,8 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[int, Any]:
     """Status 0 once the page is written."""
-    checkpoint = len(args.targets) == 1 and args.targets[0].is_file()
-    if not checkpoint and (args.images or args.imgsz):
+    target = args.targets[0]
+    checkpoint = len(args.targets) == 1 and (target.suffix == ".pt" or args.images is not None)
+    if checkpoint and not target.exists():
+        raise UsageError(f"{target}: no such checkpoint; expected one, such as best.pt")
+    if not checkpoint and target.is_file():
+        raise UsageError(f"{target}: neither a run's folder nor a checkpoint, such as best.pt")
+    if (args.images or args.imgsz) and not (checkpoint and target.is_file()):
         raise UsageError("--images and --imgsz are for a checkpoint: give one, such as best.pt")
     if args.watch is not None and (checkpoint or len(args.targets) > 1):
         raise UsageError("--watch is for one run's folder: give one")
@@ -116,6 +125,8 @@ def _pictures(args: argparse.Namespace) -> tuple[int, Any]:
     from coordcbam.hosts.ultralytics import look_at
 
     folder = args.out or LOOKED_AT
+    if folder.suffix.lower() in {".html", ".htm"}:
+        raise UsageError(f"-o {folder}: of a checkpoint expected a folder, for page and pictures")
     pictures = look_at(args.targets[0], args.images, folder, imgsz=args.imgsz)
     page = build_pictures(folder, name=args.targets[0].name, lang=args.lang)
     _say(page)

@@ -90,7 +90,6 @@ class CoordCBAMCallback(Callback):
         """Begin to watch, from the step at which a checkpoint was restored."""
         framework = _package()
         log_dir = trainer.log_dir  # asks all processes
-        example = self._example(pl_module)
         self.monitor = Monitor(
             pl_module,
             log_dir if self.out_dir is None else self.out_dir,
@@ -99,7 +98,7 @@ class CoordCBAMCallback(Callback):
             host="lightning",
             command=f"fit {type(pl_module).__name__}",
             versions={"lightning": framework.__version__},
-            cost={} if example is None else counted(pl_module, lambda: example),
+            cost=counted(pl_module, lambda: self._example(pl_module)),
         )
         self._closed_steps = trainer.global_step
         self._loggers = _adapted(trainer, framework)

@@ -464,6 +464,8 @@ def _parsed(word: str) -> tuple[str, Any]:
             return word, True
         if word in TASKS:
             return "task", word
+        if Path(word).suffix in {".pt", ".yaml", ".yml"}:
+            raise UsageError(f"unknown word {word!r}: expected model={word}, or data={word}")
         known = [f"{key}=..." for key in DEFAULT_CFG_DICT]
         raise UsageError(f"unknown word {word!r}: expected key=value{did_you_mean(word, known)}")
     try:

@@ -20,7 +20,7 @@ from coordcbam.preflight.price import Work, one_of, parameters, work
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
 from coordcbam.preflight.trial import Trial, copied, places_of, trial
-from coordcbam.preflight.verdict import verdict
+from coordcbam.preflight.verdict import tells, verdict
 
 Score: TypeAlias = Callable[[nn.Module], float]
 # (done, all, what is measured now); called before each measurement and after the last.
@@ -123,7 +123,12 @@ def preflight(
             "seconds": round(time.monotonic() - started, 1),
             **(about or {}),
         },
-        without={"score": base, "parameters": parameters([model]), **ground.work._asdict()},
+        without={
+            "score": base,
+            "score_tells": tells(base),
+            "parameters": parameters([model]),
+            **ground.work._asdict(),
+        },
         rows=tuple(rows),
         alone=tuple(row for row, _, _ in singles),
         ranking=tuple(ranking),
@@ -156,8 +161,11 @@ def _ground(
         score_before=None if score is None else scored_by(score, plain.model),
         work=work_before,
     )
-    if ground.score_before == 0.0:
-        notes.append("the model scores 0 as it is: read how far its outputs drift")
+    if ground.score_before is not None and not tells(ground.score_before):
+        notes.append(
+            f"the model scores {ground.score_before:.3g} as it is, of which any change may be "
+            "chance: read how far its outputs drift"
+        )
     return ground, notes
 
 

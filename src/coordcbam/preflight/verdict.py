@@ -5,18 +5,28 @@ from collections.abc import Mapping, Sequence
 
 from coordcbam.preflight.result import BlockRow, Figure
 
+LITTLE = 0.05  # a score from 0 to here is of hardly any detection: its changes are chance
 HARM = 0.01  # of the score, or of the outputs: a smaller change is one that training would not see
+
+
+def tells(score: float | None) -> bool:
+    """Whether a change of this score says something.
+
+    >>> tells(0.6), tells(-0.3), tells(0.009), tells(None)
+    (True, True, False, False)
+    """
+    return score is not None and not 0.0 <= score < LITTLE
 
 
 def harms(score: float | None, shock: Figure | None, drift: Figure) -> bool:
     """Whether a block costs a hundredth of the score without it; where there is none, of outputs.
 
-    A score that is no number is one that was lost. Of a score of 0, nothing can be.
+    A score that is no number is one that was lost. Of a little score, nothing can be.
 
     >>> harms(0.5, Figure.of([-0.2]), Figure.of([0.3])), harms(None, None, Figure.of([0.0]))
     (True, False)
     """
-    if not score or shock is None:
+    if score is None or shock is None or not tells(score):
         return not drift.mean < HARM
     return not shock.mean > -HARM * abs(score)
 
@@ -38,7 +48,7 @@ def verdict(rows: Sequence[BlockRow], score: float | None) -> str:
     slight = [row for row in blocks if not row.harms and row.block not in same]
     if slight:
         told = ", ".join(f"{row.block} {_change(row, score)}" for row in slight)
-        first += f" Slight: {told}."
+        first += f" Not harmful: {told}."
     return first + (f" Not a bit of the outputs changes: {', '.join(same)}." if same else "")
 
 
@@ -70,7 +80,7 @@ def _or_worst(value: float) -> float:
 
 def _change(row: BlockRow, score: float | None) -> str:
     """``0.622 to 0.201 (-68 %)``, or how far the outputs move."""
-    if not score or row.score is None or row.shock is None:
+    if score is None or row.score is None or row.shock is None or not tells(score):
         return f"moves the outputs by {100 * row.drift.mean:.1f} %"
     part = f"{100 * row.shock.mean / abs(score):+.1f} %"
     return f"{score:.3f} to {row.score.mean:.3f} ({part})"

@@ -31,7 +31,7 @@ def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:
     before = without["score"]
     return {
         "name": Path(str(about.get("model", "preflight"))).name,
-        "sentences": _sentences(rows, before, words),
+        "sentences": _sentences(rows, before if without.get("score_tells", True) else None, words),
         "about": about,
         "paths": [place["path"] for place in about["places"]],
         "scored": _finite(before) is not None,
