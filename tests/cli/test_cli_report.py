@@ -95,6 +95,9 @@ def test_a_control_is_laid_beside_a_run_with_blocks(
     assert len(differing) == 1, differing
     assert "settings.batch</th><td>8</td><td>16</td>" in differing[0]
     assert "0.375 at epoch 2" in text
+    for fact in ("Parameters", "Blocks that fell below 0.45", "Blocks that were rescued"):
+        (line,) = (line for line in text.splitlines() if f">{fact}<" in line)
+        assert line.endswith("<td>–</td></tr>"), line  # no all-clear of what nobody watched
     axes = drawn(page)["axes"]
     assert [1, 2] in [axis["x"] for axis in axes]
 

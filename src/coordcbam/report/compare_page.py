@@ -77,19 +77,26 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
             "{value}, {block} at step {step}", value=number(value), block=row.block, step=step
         )
 
-    def skipped(run: Run) -> str:
-        return f"{sum(event.kind in {'skipped', 'non_finite'} for event in run.events):,}"
+    def parameters(run: Run) -> str:
+        return f"{sum(p.parameters for p in run.info.places):,}" if run.info.places else ABSENT
+
+    def of_read(count: Callable[[Run], int]) -> Callable[[Run], str]:
+        """A count, of a run that was read: no 0 is an all-clear of what nobody watched."""
+        return lambda run: f"{count(run):,}" if run.monitor else ABSENT
+
+    def skipped(run: Run) -> int:
+        return sum(event.kind in {"skipped", "non_finite"} for event in run.events)
 
     return [
         (words("Blocks"), lambda run: ", ".join(run.blocks()) or ABSENT),
         (words("Preset"), lambda run: str(run.info.config.get("preset", ABSENT))),
-        (words("Parameters"), lambda run: f"{sum(p.parameters for p in run.info.places):,}"),
+        (words("Parameters"), parameters),
         (words("Last score"), scored),
         (words("Best mAP50-95"), best),
         (words("Least signal kept"), lowest),
-        (words("Blocks that fell below 0.45"), lambda run: str(len(lowest_of(run)))),
-        (words("Blocks that were rescued"), lambda run: str(len(rescues_of(run)))),
-        (words("Skipped or non-finite"), skipped),
+        (words("Blocks that fell below 0.45"), of_read(lambda run: len(lowest_of(run)))),
+        (words("Blocks that were rescued"), of_read(lambda run: len(rescues_of(run)))),
+        (words("Skipped or non-finite"), of_read(skipped)),
         (words("Host"), lambda run: run.info.host),
     ]
 
