@@ -13,6 +13,7 @@ import coordcbam as cc
 from coordcbam import report
 from coordcbam._support.errors import UsageError
 from coordcbam.monitor import diagnose
+from coordcbam.preflight.result import UNITS
 from coordcbam.report.words import LANGUAGES, Words
 
 ROOM = Path(report.__file__).parent
@@ -102,6 +103,10 @@ def test_notes_of_a_preflight_are_translated() -> None:
     words = Words("tr")
     for note in (*found.notes, "skipped timm:cbam: no module"):
         assert words.told(note) != note
+
+
+def test_what_a_preflight_measures_is_translated(table: dict[str, str]) -> None:
+    assert set(UNITS.values()) <= set(table)
 
 
 def test_a_text_nobody_knows_stays() -> None:

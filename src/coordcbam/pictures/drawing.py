@@ -92,7 +92,7 @@ def _outlined(pixels: Pixels, boxes: Sequence[Sequence[float]]) -> Pixels:
 
 
 def _legend(reach: float) -> Pixels:
-    """The colours from one end of the range to the other, and what they mean."""
+    """The colours from one end of the range to the other, and the gains there."""
     height = _GAP + _BAR + 2 + _FONT + 3
     legend = np.full((height, WIDTH, 3), _PAPER, dtype=np.float32)
     ramp = np.linspace(1.0 - reach, 1.0 + reach, WIDTH, dtype=np.float32)[None]
@@ -102,7 +102,7 @@ def _legend(reach: float) -> Pixels:
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT)
     y = _GAP + _BAR + 1
     digits = 3 if reach < 0.1 else 2
-    low, high = f"{1.0 - reach:.{digits}f} cut", f"amplified {1.0 + reach:.{digits}f}"
+    low, high = f"{1.0 - reach:.{digits}f}", f"{1.0 + reach:.{digits}f}"  # no word: in any language
     for x, text, anchor in ((0, low, "la"), (WIDTH // 2, "1", "ma"), (WIDTH - 1, high, "ra")):
         pen.text((x, y), text, fill=(40, 40, 40), font=font, anchor=anchor)
     pen.line([WIDTH // 2, _GAP, WIDTH // 2, _GAP + _BAR], fill=(40, 40, 40))
