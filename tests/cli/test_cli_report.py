@@ -1,6 +1,7 @@
 """``report``: a run's page, again while it goes on, runs side by side, and a checkpoint's looks."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ def test_several_runs_are_laid_side_by_side(
     assert page == Path("comparison.html")
     text = page.read_text(encoding="utf-8")
     assert all(f"</span>{name}</th>" in text for name in "ab")
+
+
+def test_the_same_run_twice_is_told(call: Callable[..., Any], tmp_path: Path, empty: Path) -> None:
+    run, other = make(tmp_path / "a"), make(tmp_path / "b")
+    assert call("report", run, other, run / "coordcbam").status == 0
+    text = Path("comparison.html").read_text(encoding="utf-8")
+    assert "<li>a (3): the same run as a (1)</li>" in text
+    assert text.count("the same run as") == 1
 
 
 def plain(folder: Path, *, batch: int = 16) -> Path:
@@ -194,6 +203,7 @@ def test_wrong_usage_is_one_line(
         (["results.csv"], "results.csv: neither a run's folder nor a checkpoint"),
         (["best.pt", "--images", "a.jpg", "-o", "x.html"], "-o x.html: of a checkpoint expected a"),
         (["run", "--imgsz", "64"], "--images and --imgsz are for a checkpoint"),
+        (["runs"], "give the save_dir of a run, such as runs/detect/train2\n"),
     ],
 )
 def test_what_is_no_target_is_told_as_what_it_is(
@@ -201,5 +211,8 @@ def test_what_is_no_target_is_told_as_what_it_is(
 ) -> None:
     for name in ("results.csv", "best.pt"):
         (empty / name).touch()
+    for at, name in enumerate(("train2", "train")):
+        file = make(empty / "runs" / "detect" / name) / "coordcbam" / "run.json"
+        os.utime(file, (at, 1_000_000_000 - at))
     done = call("report", *words)
     assert (done.status, said in done.err) == (2, True), done.err

@@ -164,6 +164,7 @@ def test_an_export_is_a_model_to_predict_with(
         ("train", "data=coco8.yaml pretrained=nope.pt", "no weights file 'nope.pt': nearest are"),
         ("train", "data=coco8.yaml project=a.txt", "a.txt (Not a directory): choose another"),
         ("val", "project=a.txt/b", "a.txt"),
+        ("val", "data=digit", "no data set 'digit'; did you mean 'digits'?"),
     ],
 )
 def test_a_bad_value_is_one_line_and_status_2(
@@ -182,6 +183,13 @@ def test_a_bad_value_is_one_line_and_status_2(
     assert named in said[0]
     assert said[0].count(",") < 12
     assert [path.name for path in empty.iterdir()] == ["a.txt"]
+
+
+def test_a_file_beside_the_one_that_is_not_there_is_suggested(
+    call: Callable[..., Any], models: dict[str, Path], empty: Path
+) -> None:
+    done = call("val", f"model={models['with'].with_name('wiht.pt')}", "data=digits")
+    assert (done.status, f"nearest are '{models['with']}'" in done.err) == (2, True), done.err
 
 
 def test_an_export_needs_a_folder_that_can_be_written(

@@ -243,7 +243,7 @@ def test_what_is_no_image_or_no_checkpoint_is_said_in_a_line(
     YOLO("yolo11n.yaml").save(plain)
     for given, images, said in (
         (model, [tmp_path / "none.jpg"], r"none\.jpg: no such image; expected"),
-        (model, [tmp_path], "no such image; expected"),
+        (model, [tmp_path], r"a folder; expected image files, such as .*/\*\.jpg"),
         (model, [3], "images has 3: expected paths"),
         (model, [], "no images; expected"),
         (model, [text], r"notes\.jpg: not an image that can be read"),

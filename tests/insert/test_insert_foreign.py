@@ -125,7 +125,7 @@ def test_it_is_on_the_layers_dtype_and_in_its_mode():
         ({"block": f"{HERE}:Holder.Iner"}, "no class 'Holder.Iner' in .*: nearest are 'Inner'"),
         ({"block": "no.such.module:X"}, "no module 'no.such.module'"),
         ({"block": "torch.nn:Identityy"}, "no class 'Identityy' in torch.nn: nearest are 'Ident"),
-        ({"block": "timm:nope"}, "block 'timm:nope' for 8 channels cannot be made"),
+        ({"block": "timm:cbm"}, "no block 'timm:cbm': nearest are 'cbam'"),
         ({"block": f"{HERE}:Fussy"}, "cannot be made: no 8 channels"),
         ({"block": f"{HERE}:Smaller"}, r"makes \(1, 8, 4, 8\) of \(1, 8, 8, 8\): expected the sam"),
         ({"block": Half, "options": {"ratio": 1}}, "unexpected keyword argument 'ratio'"),

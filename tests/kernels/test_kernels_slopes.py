@@ -104,7 +104,8 @@ def weigh(found, wanted, dilation):
 def test_gradients_are_autograd_s(monkeypatch, name, size, lanes):
     """As near as PyTorch's own in float32, where what is added up cancels, too.
 
-    A single number is the sum of everything, so it shows the rounding of all that was before it.
+    A single number is the sum of everything, so it shows the rounding of all that was before it;
+    the router's gradients all come from one such number a sample.
     """
     monkeypatch.setattr(cpu, "WIDEST", lanes)
     block, found, by = case(name, size)
@@ -113,7 +114,8 @@ def test_gradients_are_autograd_s(monkeypatch, name, size, lanes):
     dilation = block.config.coord.dilation
     theirs = weigh(by_autograd(block, found, by, torch.float32), exact, dilation)
     for key, off in weigh(mine, exact, dilation).items():
-        least = 3e-4 if exact[key].numel() == 1 else 2e-5
+        summed = exact[key].numel() == 1 or key.startswith(("first", "last"))
+        least = 3e-4 if summed else 2e-5
         assert off < least + 5 * theirs[key], (key, off, theirs[key])
 
 

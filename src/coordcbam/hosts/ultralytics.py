@@ -516,7 +516,8 @@ def _check_model(name: str, kind: str = "model") -> None:
         stock = [f"{stem}.pt" for stem in GITHUB_ASSETS_STEMS]
         if path.suffix == ".pt" and path.stem in GITHUB_ASSETS_STEMS:
             return
-    raise UsageError(f"no {kind} file {name!r}: nearest are {nearest(path.name, stock)}")
+    beside = [str(file) for file in path.parent.glob(f"*{path.suffix}")] if path.suffix else []
+    raise UsageError(f"no {kind} file {name!r}: nearest are {nearest(name, [*beside, *stock])}")
 
 
 def _check_data(name: str) -> None:

@@ -16,6 +16,8 @@ from coordcbam.block.guard import Guard
 Source: TypeAlias = Callable[[str, int, Mapping[str, Any]], nn.Module]
 SOURCES: dict[str, Source] = {}
 
+# Names to suggest: timm has more, and no list of them.
+_OF_TIMM = ("se", "ese", "eca", "ecam", "ceca", "ge", "gc", "gca", "cbam", "lcbam", "coord")
 _PROBE = 8  # pixels of the map that tells whether a block preserves shapes
 
 
@@ -170,6 +172,10 @@ def _of_timm(name: str, channels: int, options: Mapping[str, Any]) -> nn.Module:
         layers = importlib.import_module("timm.layers")
     except ImportError:
         raise UsageError(f"block 'timm:{name}' needs timm: pip install timm") from None
+    try:
+        layers.get_attn(name)
+    except (AssertionError, NameError):  # the latter where Python leaves assertions out
+        raise UsageError(f"no block 'timm:{name}': nearest are {nearest(name, _OF_TIMM)}") from None
     made: nn.Module = layers.create_attn(name, channels, **options)
     return made
 

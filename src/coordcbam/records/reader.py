@@ -66,8 +66,15 @@ def _home(folder: Path) -> Path:
             return home
     raise UsageError(
         f"{folder.as_posix()}: expected a run's folder with {RUN} or {MONITOR} in it or in its "
-        f"{FOLDER}/; give the save_dir of a run"
+        f"{FOLDER}/; give the save_dir of a run{_below(folder)}"
     )
+
+
+def _below(folder: Path) -> str:
+    """The newest run in a folder of runs, for who gave ``runs`` and meant one in it."""
+    found = [file for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{FOLDER}/{RUN}")]
+    newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return "" if newest is None else f", such as {newest.parent.parent.as_posix()}"
 
 
 def _read_info(path: Path, problems: list[str]) -> RunInfo:

@@ -22,6 +22,9 @@ def write_compare_page(folders: Sequence[Path], out: Path, words: Words) -> Path
     runs = [read_run(folder, unrecorded=True) for folder in folders]
     names = _names(folders)
     charts = [*_metric_charts(runs, names, words), *_block_charts(runs, names, words)]
+    problems = [
+        (name, line) for name, run in zip(names, runs, strict=True) for line in run.problems
+    ]
     context = {
         "name": " · ".join(names),
         "runs": [
@@ -31,9 +34,7 @@ def write_compare_page(folders: Sequence[Path], out: Path, words: Words) -> Path
         "facts": [(title, [fact(run) for run in runs]) for title, fact in _facts(words)],
         "options": _differing(runs, words),
         "charts": charts,
-        "problems": [
-            (name, line) for name, run in zip(names, runs, strict=True) for line in run.problems
-        ],
+        "problems": [*_repeated(runs, names, words), *problems],
     }
     return write_page(out, "compare.html.jinja", words, charts, context, name="comparison.html")
 
@@ -47,6 +48,18 @@ def _names(folders: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(parts)):
             break
     return [f"{name} ({n})" if names.count(name) > 1 else name for n, name in enumerate(names, 1)]
+
+
+def _repeated(runs: Sequence[Run], names: Sequence[str], words: Words) -> list[tuple[str, str]]:
+    """A line for each run that was given before: its curve hides the other's."""
+    first: dict[Path, str] = {}
+    for run, name in zip(runs, names, strict=True):
+        first.setdefault(run.folder.resolve(), name)
+    return [
+        (name, words("the same run as {first}", first=first[run.folder.resolve()]))
+        for run, name in zip(runs, names, strict=True)
+        if first[run.folder.resolve()] != name
+    ]
 
 
 def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:

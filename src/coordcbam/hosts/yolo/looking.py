@@ -42,6 +42,8 @@ def look_at(
     for image in given:
         if not isinstance(image, (str, Path)):
             raise UsageError(f"images has {shown(image)}: expected paths of image files")
+        if Path(image).is_dir():
+            raise UsageError(f"{image}: a folder; expected image files, such as {image}/*.jpg")
         if not Path(image).is_file():
             raise UsageError(f"{image}: no such image; expected the path of an image file")
     files = list(dict.fromkeys(os.path.abspath(image) for image in given))  # noqa: PTH100

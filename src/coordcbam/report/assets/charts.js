@@ -24,11 +24,13 @@
       const ratio = devicePixelRatio || 1;
       ctx.save();
       ctx.font = `${11 * ratio}px ${getComputedStyle(document.body).fontFamily}`;
-      ctx.textAlign = "right";
       ctx.textBaseline = "bottom";
+      const named = []; // heights of the names at the right; what is too near stands at the left
       for (const [name, value, colour] of chart.levels) {
         const y = u.valToPos(value, "y", true);
         if (y < top || y > top + height) continue;
+        const free = named.every((other) => Math.abs(other - y) >= 16 * ratio);
+        if (free) named.push(y);
         ctx.strokeStyle = ctx.fillStyle = css(colour);
         ctx.lineWidth = ratio;
         ctx.setLineDash([2 * ratio, 3 * ratio]);
@@ -36,7 +38,9 @@
         ctx.moveTo(left, y);
         ctx.lineTo(left + width, y);
         ctx.stroke();
-        ctx.fillText(`${name} ${value.toFixed(2)}`, left + width - 4 * ratio, y - ratio);
+        ctx.textAlign = free ? "right" : "left";
+        const x = free ? left + width - 4 * ratio : left + 4 * ratio;
+        ctx.fillText(`${name} ${value.toFixed(2)}`, x, y - ratio);
       }
       ctx.restore();
     };
