@@ -41,12 +41,13 @@ def opened(browser: Any) -> Iterator[Any]:
     said: list[str] = []
     contexts = []
 
-    def show(path: Path, *, width: int = 1280, dark: bool = False) -> Any:
+    def show(path: Path, *, width: int = 1280, dark: bool = False, first: str = "") -> Any:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
         )
         contexts.append(context)
         page = context.new_page()
+        page.add_init_script(first)
         # The tests themselves read canvases back.
         page.on(
             "console",
@@ -140,6 +141,22 @@ def test_pointing_at_a_chart_reads_it_and_its_neighbours(folder: Path, opened: A
     assert page.locator("#block-1-kept .told").inner_text() == "line 2"
     assert "0.500" in page.locator("#block-2-mix .u-legend").inner_text()
     assert page.locator("#block-2-mix .told").inner_text() == "line 3"
+
+
+def test_names_of_near_levels_are_not_over_each_other(make_run: Any, opened: Any) -> None:
+    run = make_run(blocks=("a",), fields=[*FIELDS, "skipped"], certificate={"r_min": 0.47})
+    spy = """window.names = [];
+      const { prototype } = CanvasRenderingContext2D;
+      const { fillText } = prototype;
+      prototype.fillText = function (text, x, y) {
+        if (/ 0\\.\\d\\d$/.test(text)) window.names.push([text, this.textAlign, y]);
+        fillText.apply(this, arguments);
+      };"""
+    names = opened(build_report(run), first=spy).evaluate("window.names")
+    assert {text for text, _, _ in names} == {"suppressing 0.45", "strongly 0.35", "r_min 0.47"}
+    at = {text: (side, y) for text, side, y in names}  # as drawn last
+    for one, (side, y) in at.items():
+        assert all(abs(y - b) > 12 for text, (a, b) in at.items() if text != one and a == side)
 
 
 def test_pointing_at_an_event_tells_it(folder: Path, opened: Any) -> None:
