@@ -13,10 +13,21 @@ from _support.shaken import closed, shaken, step3
 from coordcbam import BlockConfig, CoordCBAM, UnreachableRescueWarning
 from coordcbam.block import OptionValueError
 from coordcbam.block.bounded import MARGIN
+from coordcbam.kernels import chosen, use
 
 SPACES = {"lin": {}, "log": {"ca_space": "log", "coord_space": "log"}}
 
 
+@pytest.fixture(params=["plain", "auto"])
+def kernel(request):
+    """The formulas as they are written in the block, and as the kernels have them."""
+    before = chosen()
+    use(request.param)
+    yield request.param
+    use(before)
+
+
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("spatial", [False, True])
 @pytest.mark.parametrize("space", SPACES)
 def test_the_formula(space, spatial):
@@ -46,6 +57,7 @@ def test_the_formula(space, spatial):
     )
 
 
+@pytest.mark.usefixtures("kernel")
 def test_the_clamp_of_lin_binds_above():
     block = closed(step3(), logit=50.0).eval()
     out = block(torch.ones(1, 8, 4, 4))
@@ -273,6 +285,7 @@ def test_an_unreachable_rescue_warns_where_the_block_is_built():
 # --- edges ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("kernel")
 def test_log_has_its_reach_from_scale_max_alone():
     x = torch.randn(2, 8, 5, 4)
     loose, tight = (

@@ -55,6 +55,13 @@ def test_every_number_against_its_definition(layout):
     assert kept.tally.tolist() == pytest.approx([3 * kept.rho.item(), 3.0, 0.0, 0.0])
 
 
+@pytest.mark.parametrize("value", [7.0, 1.1, 0.3, 1e-3, 123.4567])
+def test_a_constant_has_no_deviation(value):
+    """What rounding leaves of its variance is of either sign."""
+    x = torch.full((2, 8, 5, 7), value)
+    assert [std.item() for std in measure(x, 0.5 * x, -0.5 * x, ALPHA).std] == [0.0] * 3
+
+
 def test_rho_stays_inside_the_gains_where_a_ratio_of_deviations_does_not():
     x = torch.tensor([1.0, 0.6]).view(1, 2, 1, 1).expand(1, 2, 8, 8) + 1e-4 * torch.randn(
         1, 2, 8, 8
@@ -132,6 +139,9 @@ def test_it_lands_on_r_min_alike_in_train_and_eval():
     block.monitor = False
     assert torch.equal(trained, block(x))
     assert torch.equal(trained, block.train()(x))
+    unseen = copy.deepcopy(block)  # for which nothing is kept ready
+    assert torch.equal(trained, unseen(x))
+    assert unseen.alpha_eff().item() < unseen.alpha(x).item()
 
 
 def test_r_max_holds_amplification():
