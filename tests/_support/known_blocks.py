@@ -70,3 +70,13 @@ class Small(nn.Module):
         if self.channels == 6 and len(x) > 1:
             raise RuntimeError("no room\nfor this map")
         return x
+
+
+class Lost(nn.Module):
+    """NaN everywhere."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float("nan")

@@ -64,6 +64,7 @@ def test_a_preflight(call: Callable[..., Any], words: list[str], empty: Path) ->
         (["--seeds", "0"], "--seeds 0"),
         (["--images", "0"], "--images 0"),
         (["-o", "file"], "--out file"),
+        (["-o", "/proc/nowhere"], "nothing can be written to /proc/nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(

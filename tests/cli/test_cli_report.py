@@ -50,6 +50,18 @@ def test_several_runs_are_laid_side_by_side(
     assert all(f"</span>{name}</th>" in text for name in "ab")
 
 
+def test_a_run_of_nothing_but_nan_gets_no_zero(
+    call: Callable[..., Any], tmp_path: Path, empty: Path
+) -> None:
+    lost = make(tmp_path / "lost")
+    path = lost / "coordcbam" / "monitor.csv"
+    path.write_text(path.read_text().replace("0.7,0.5,0.5", "nan,nan,nan"))
+    assert call("report", make(tmp_path / "a"), lost).status == 0
+    text = Path("comparison.html").read_text(encoding="utf-8")
+    for title in ("Blocks that fell below 0.45", "Skipped or non-finite"):
+        assert f">{title}</th><td>0</td><td>–</td></tr>" in text
+
+
 def test_the_same_run_twice_is_told(call: Callable[..., Any], tmp_path: Path, empty: Path) -> None:
     run, other = make(tmp_path / "a"), make(tmp_path / "b")
     assert call("report", run, other, run / "coordcbam").status == 0

@@ -81,7 +81,7 @@ def test_an_image_that_is_all_zero_is_said_to_be(tmp_path):
     (entry,) = look(nn.Sequential(cc.Guard(Half())), [image], tmp_path)
     assert math.isnan(entry.gain[0])
     assert entry.kept == ()
-    assert "its input is 0 everywhere" in entry.note
+    assert "no gain: its input is 0 or not finite everywhere" in entry.note
     read = read_pictures(tmp_path, problems := [])
     assert (len(read), problems) == (1, [])
 

@@ -48,6 +48,8 @@ def test_a_position_without_a_gain_is_left_out():
     gain = GAIN.clone()
     gain[0, 0] = math.nan
     assert contrast(gain, shot([(0.0, 0.0, 0.5, 0.5)]))[0] == pytest.approx(10 / 3)
+    on, _, note = contrast(gain, shot([(0.0, 0.0, 0.25, 0.25)]))  # a cell it has
+    assert (math.isnan(on), note) == (True, "")
 
 
 @pytest.mark.parametrize(

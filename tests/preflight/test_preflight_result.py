@@ -45,7 +45,10 @@ def test_the_document_says_what_it_is(found: Preflight) -> None:
 
 
 def test_what_is_no_number_is_said_so(model: nn.Sequential, batches: list[Any]) -> None:
-    found = preflight(model, batches, at="0", blocks=[Half], score=lambda _: math.nan, seeds=1)
+    def lost(network: nn.Module) -> float:
+        return math.nan if hasattr(network[0], "cctrial") else 0.5
+
+    found = preflight(model, batches, at="0", blocks=[Half], score=lost, seeds=1)
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert document["rows"][0]["score"]["mean"] == "nan"
     assert found.rows[0].harms

@@ -1,6 +1,8 @@
 """Known blocks give known numbers, the model is untouched, and nonsense is refused."""
 
 import copy
+import dataclasses
+import math
 import random
 import sys
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 import coordcbam as cc
-from _support.known_blocks import Drawn, Half, Lifted, Narrow, Pointwise, Small
+from _support.known_blocks import Drawn, Half, Lifted, Lost, Narrow, Pointwise, Small
 from coordcbam._support.errors import UsageError
 from coordcbam.insert.plan import PlaceError
 from coordcbam.preflight import Figure, Preflight, preflight
@@ -376,6 +378,76 @@ def test_outputs_of_other_shapes_are_said_to_be() -> None:
         with pytest.raises(UsageError, match="its outputs cannot be compared") as raised:
             preflight(model, [torch.full((1, 3, 8, 8), 0.3)], at="conv", blocks=[Half], seeds=1)
         assert "\n" not in str(raised.value)
+
+
+@dataclasses.dataclass
+class _Held:
+    boxes: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("end", "score", "told"),
+    [
+        (lambda _, x: x.argmax(1), None, "no floating tensor with a number"),
+        (lambda _, x: x[:0], None, "no floating tensor with a number"),
+        (lambda _, x: object(), lambda _: 0.01, "no floating tensor with a number"),
+        (lambda _, x: x / 0.0 * 0.0, None, "outputs without blocks are NaN"),
+        (lambda _, x: x, lambda _: math.nan, "without blocks scores nan"),
+        (lambda _, x: x, lambda _: -math.inf, "without blocks scores -inf"),
+    ],
+)
+def test_a_model_with_nothing_to_compare_gets_no_all_clear(
+    end: Any, score: Any, told: str, batches: list[Any]
+) -> None:
+    with pytest.raises(UsageError, match=told) as raised:
+        preflight(_Odd(end), batches, at="conv", blocks="none,step2", score=score, seeds=1)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_score_speaks_for_outputs_that_cannot_be_compared(batches: list[Any]) -> None:
+    scores = iter([0.5, 0.3] * 9)
+    found = preflight(
+        _Odd(lambda _, x: x.argmax(1)),
+        batches,
+        at="conv",
+        blocks=[Half],
+        score=lambda _: next(scores),
+        seeds=1,
+    )
+    (row,) = found.rows
+    assert (row.harms, math.isnan(row.drift.mean)) == (True, True)
+    assert "0.500 to 0.300 (-40.0 %)" in found.verdict
+
+
+def test_outputs_in_a_dataclass_are_compared_and_what_was_infinite_is_not(
+    batches: list[Any],
+) -> None:
+    def end(_: nn.Module, x: torch.Tensor) -> _Held:
+        return _Held(torch.cat([x, torch.full_like(x, -math.inf)], dim=1))
+
+    found = preflight(_Odd(end), batches, at="conv", blocks=[Half], seeds=1)
+    assert near(found.rows[0].drift, 0.5)
+
+
+def test_a_block_of_nan_is_nan_everywhere_after_it(batches: list[Any]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    found = preflight(model, batches, at="*", blocks=[Lost], seeds=1)
+    (row,) = found.rows
+    assert row.harms
+    assert "makes outputs that are not finite" in found.verdict
+    assert all(math.isnan(place.std_ratio.mean) for place in row.places)
+    assert all(math.isnan(place.kept.mean) for place in row.places)
+    assert math.isnan(row.gain_min)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_what_compile_made_is_told(batches: list[Any]) -> None:
+    compiled = torch.compile(nn.Sequential(nn.Conv2d(3, 4, 1)), backend="eager")
+    compiled(batches[0])
+    with pytest.raises(
+        UsageError, match=r"'_orig_mod\.0' is not called: .* give the module itself"
+    ):
+        preflight(compiled, batches, at="_orig_mod.0", blocks=[Half], seeds=1)
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,20 @@ def test_a_damaged_run_json_is_a_problem(folder, text):
     (problem,) = run.problems
     assert "run.json" in problem
     assert "\n" not in problem
+    assert run.info.status == "unknown"
+
+
+def test_a_byte_order_mark_is_no_damage(folder):
+    path = folder / "run.json"
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    assert read_run(folder).problems == ()
 
 
 def test_a_newer_run_is_refused(folder):
     (folder / "run.json").write_text(json.dumps({"format": 2}))
-    with pytest.raises(UsageError, match="upgrade coordcbam"):
+    with pytest.raises(UsageError, match="upgrade coordcbam") as caught:
         read_run(folder)
+    assert str(caught.value).startswith(f"{folder}/run.json: format 2")
 
 
 def test_missing_columns_are_told(folder):

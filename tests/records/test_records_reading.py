@@ -17,6 +17,8 @@ from coordcbam.records import STRONGLY, SUPPRESSING, read_row, verdict
         (0.4, 0.6, "warn", "suppressing; rescue active"),
         (0.1, 0.6, "alarm", "suppressing strongly; rescue active"),
         (math.nan, 0.75, "none", "no reading"),
+        (math.inf, 0.75, "alarm", "not finite"),
+        (-math.inf, 0.75, "alarm", "not finite"),
         (math.nan, 0.6, "warn", "no reading; rescue active"),
         (0.8, math.nan, "ok", "healthy"),
     ],

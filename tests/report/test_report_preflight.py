@@ -1,7 +1,6 @@
 """The page of a preflight: its numbers are the document's, and its names are escaped."""
 
 import copy
-import math
 import re
 from html import unescape
 from pathlib import Path
@@ -116,6 +115,11 @@ def test_without_a_score_outputs_speak(document: dict[str, Any], tmp_path: Path)
     text = words(build_preflight(document, tmp_path))
     assert "timm:se moves the outputs by 90.0 %" in text
     assert "that is left" not in text
+    document["rows"][1]["drift"] = dict.fromkeys(("mean", "low", "high"), "nan")  # as JSON has it
+    for one in document["rows"][1]["places"]:
+        one["std_ratio"] = document["rows"][1]["drift"]
+    text = words(build_preflight(document, tmp_path))
+    assert "timm:se makes outputs that are not finite" in text
 
 
 def test_a_score_that_is_lost_is_still_a_page(document: dict[str, Any], tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_a_score_that_is_lost_is_still_a_page(document: dict[str, Any], tmp_path
         ("mean", "low", "high"), "nan"
     )
     assert "0.800 to –" in words(build_preflight(lost, tmp_path))
-    lost["without"]["score"] = math.nan
+    lost["without"]["score"] = "nan"
     build_preflight(lost, tmp_path)
 
 

@@ -48,10 +48,12 @@ def test_a_rescue_without_a_dip(make_run):
 
 def test_the_result_goes_before_the_last_epoch(make_run):
     folder = make_run(result={"mAP50": 0.9, "mAP50-95": 0.7})
-    assert sentences(read_run(folder), Words())[2].startswith("The last mAP50-95 is 0.700;")
+    assert sentences(read_run(folder), Words())[2].startswith("The final mAP50-95 is 0.700;")
+    folder = make_run()
+    assert sentences(read_run(folder), Words())[2].startswith("The last mAP50-95 is 0.100;")
     folder = make_run(epochs=0, result={"mAP50": 0.9})
     (folder / "metrics.csv").unlink()
-    assert sentences(read_run(folder), Words())[2].startswith("The last mAP50 is 0.900;")
+    assert sentences(read_run(folder), Words())[2].startswith("The final mAP50 is 0.900;")
 
 
 def test_without_a_reading_nothing_is_said_about_alarms(tmp_path):

@@ -109,6 +109,14 @@ def test_what_a_preflight_measures_is_translated(table: dict[str, str]) -> None:
     assert set(UNITS.values()) <= set(table)
 
 
+def test_a_text_is_told_by_the_form_that_says_most(table: dict[str, str]) -> None:
+    words = Words("tr")
+    holes = [text for text in table if "{" in text]
+    assert all(words.told(text) == table[text] for text in set(table) - set(holes))
+    said = "the rescue of b was active at 2 blocks, first at step 3"
+    assert words.told(said).startswith("b bloğunun kurtarması")
+
+
 def test_a_text_nobody_knows_stays() -> None:
     assert Words("tr").told("499/499 kept") == "499/499 kept"
     assert Words("en").told("anything {at} all") == "anything {at} all"

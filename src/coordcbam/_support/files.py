@@ -5,6 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from coordcbam._support.errors import UsageError
+
 
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Write ``data`` to a temporary neighbour of ``path`` and rename it into place.
@@ -32,3 +34,19 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def check_writable(folder: Path) -> None:
+    """Raise unless something can be written into ``folder``, or into what will hold it.
+
+    Raises:
+        UsageError: nothing can.
+    """
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        with tempfile.TemporaryDirectory(dir=there, prefix=".coordcbam-"):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"nothing can be written to {folder} ({error.strerror}): choose another folder"
+        ) from None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coordcbam._support.errors import MissingExtraError, UsageError
-from coordcbam._support.files import write_atomically
+from coordcbam._support.files import check_writable, write_atomically
 from coordcbam.cli.placing import DEFAULT_PLACES
 from coordcbam.cli.words import add_words, prepared
 from coordcbam.report import build_preflight
@@ -96,6 +96,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--lang {args.lang} is for the page: say where it goes with -o FOLDER")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out {args.out}: expected a folder")
+    if args.out is not None:
+        check_writable(args.out.absolute())
 
 
 def _about(model: Any, data: Any, score: Any) -> dict[str, Any]:

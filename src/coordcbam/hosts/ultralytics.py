@@ -46,6 +46,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_STEMS
 from ultralytics.utils.patches import imread
 
 from coordcbam._support.errors import UsageError, did_you_mean, nearest, said, shown
+from coordcbam._support.files import check_writable
 from coordcbam.block import BlockConfig
 from coordcbam.hosts.watched import LostBlocksError
 from coordcbam.hosts.yolo import looking, modelfile, patches
@@ -403,9 +404,9 @@ def prepare(words: Iterable[str], mode: str = "train") -> tuple[WithBlocks, dict
     _check_model(model)  # before the data, which may take long to look at
     _check_values(asked, mode)
     if mode == "export":  # which goes beside the checkpoint
-        _check_writable(Path(model).absolute().parent if Path(model).exists() else Path.cwd())
+        check_writable(Path(model).absolute().parent if Path(model).exists() else Path.cwd())
     elif "project" in arguments or "name" in arguments:
-        _check_writable(get_save_dir(asked).parent)
+        check_writable(get_save_dir(asked).parent)
     if "data" in arguments:
         _check_data(str(arguments["data"]))
     exports = mode in {"val", "predict"}
@@ -486,18 +487,6 @@ def _check_values(asked: Any, mode: str) -> None:
         ) from None
     if mode == "train" and isinstance(asked.pretrained, (str, Path)):
         _check_model(str(asked.pretrained), "weights")
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise unless something can be written into ``folder``, or into what will hold it."""
-    try:
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        with tempfile.TemporaryDirectory(dir=there, prefix=".coordcbam-"):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"nothing can be written to {folder} ({error.strerror}): choose another folder"
-        ) from None
 
 
 def _check_model(name: str, kind: str = "model") -> None:

@@ -74,7 +74,7 @@ def _check(shots: list[Shot]) -> None:
 def _picture(shot: Shot, block: str, gates: Gates, stage: str, file: str) -> Picture:
     objects, background, why = contrast(gates.gain, shot)
     known = gates.gain[~gates.gain.isnan()]
-    nothing = "its input is 0 everywhere" if known.numel() == 0 else ""
+    nothing = "" if known.numel() else "no gain: its input is 0 or not finite everywhere"
     numbers = {} if nothing else {"gain": _ends(known)}
     return Picture(
         image=shot.name,

@@ -37,5 +37,8 @@ def contrast(gain: Tensor, shot: Shot) -> tuple[float, float, str]:
     objects = covered(shot.boxes, *gain.shape)
     picture = covered([shot.inside], *gain.shape)
     on, off = gain[objects & picture].nanmean().item(), gain[~objects & picture].nanmean().item()
-    note = "no cell's centre is in its objects" if math.isnan(on) else ""
-    return on, off, note or ("no background" if math.isnan(off) else "")
+    notes = (
+        ("no cell's centre is in its objects", not bool((objects & picture).any())),
+        ("no background", not bool((~objects & picture).any())),
+    )
+    return on, off, next((note for note, holds in notes if holds), "")

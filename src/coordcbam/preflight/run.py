@@ -1,6 +1,7 @@
 """The preflight itself: every block at all places and at each alone, on copies, untrained."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -82,7 +83,8 @@ def preflight(
     Raises:
         PlaceError: a place that does not exist or cannot carry a block.
         UsageError: no such block, or one that does not run at a place; no batch; a score that is no
-            number; a model that cannot be copied, or whose outputs have other shapes with blocks.
+            number, or without blocks not finite; a model that cannot be copied, whose outputs are
+            NaN, have nothing to compare, or have other shapes with blocks.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
     >>> found = preflight(model, [torch.ones(2, 3, 8, 8)], at="1", blocks="step3")
@@ -151,14 +153,17 @@ def _ground(
     gradients = signal.gradients(made, batches[0])
     if gradients is None:
         notes.append("the model has no gradient: nothing is said of it")
+    heard = signal.heard(plain, batches)
+    score_before = None if score is None else _score_of_all(scored_by(score, plain.model))
+    signal.check_comparable(heard.outputs, alone=not tells(score_before))
     ground = Ground(
         model=model,
         rows=rows,
         batches=batches,
         score=score,
-        before=signal.heard(plain, batches),
+        before=heard,
         gradients=gradients,
-        score_before=None if score is None else scored_by(score, plain.model),
+        score_before=score_before,
         work=work_before,
     )
     if ground.score_before is not None and not tells(ground.score_before):
@@ -211,6 +216,17 @@ def scored_by(score: Score, model: nn.Module) -> float:
     if number is None:
         raise UsageError(f"score(model) returned {shown(found)}: expected one number")
     return number
+
+
+def _score_of_all(found: float) -> float:
+    """The score without blocks, to which all others are compared.
+
+    Raises:
+        UsageError: it is not finite.
+    """
+    if not math.isfinite(found):
+        raise UsageError(f"the model without blocks scores {found}: expected a finite number")
+    return found
 
 
 def _at_all(ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]) -> BlockRow:

@@ -1,5 +1,6 @@
 """What a block makes of the signal and of the gradient at its place, and of the model's outputs."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,12 @@ def heard(trial: Trial, batches: Sequence[Any]) -> Heard:
     finally:
         for handle in handles:
             handle.remove()
+    deaf = next((path for path, each in found.items() if not each), None)
+    if deaf is not None:
+        raise UsageError(
+            f"the block behind {deaf!r} is not called: expected a place that every forward passes; "
+            "of what torch.compile made, give the module itself"
+        )
     gains = {path: _gain(torch.cat(found[path], dim=1), ends[path]) for path in trial.blocks}
     return Heard(gains, outputs)
 
@@ -71,7 +78,8 @@ def heard(trial: Trial, batches: Sequence[Any]) -> Heard:
 def drift(outputs: Sequence[Sequence[Tensor]], before: Sequence[Sequence[Tensor]]) -> float:
     """``|out - before| / |before|``, the mean over the model's output tensors.
 
-    A mean, so that an output in pixels does not drown one in probabilities.
+    A mean, so that an output in pixels does not drown one in probabilities. What was infinite
+    before is left out, such as a logit of what cannot be; where nothing is left, NaN.
 
     Raises:
         UsageError: outputs of other shapes, which have no difference.
@@ -85,10 +93,35 @@ def drift(outputs: Sequence[Sequence[Tensor]], before: Sequence[Sequence[Tensor]
     found = []
     for now, then in columns:
         pairs = list(zip(now, then, strict=True))
-        apart = sum(float((a.double() - b.double()).square().sum()) for a, b in pairs)
-        whole = sum(float(b.double().square().sum()) for _, b in pairs)
-        found.append((apart / whole) ** 0.5 if whole else float(apart > 0.0))
-    return sum(found) / max(len(found), 1)
+        kept = [(a[b.isfinite()].double(), b[b.isfinite()].double()) for a, b in pairs]
+        apart = sum(float((a - b).square().sum()) for a, b in kept)
+        whole = sum(float(b.square().sum()) for _, b in kept)
+        if any(b.numel() for _, b in kept):
+            found.append((apart / whole) ** 0.5 if whole else float(apart > 0.0))
+    return sum(found) / len(found) if found else math.nan
+
+
+def check_comparable(outputs: Sequence[Sequence[Tensor]], *, alone: bool) -> None:
+    """Raise where nothing could be said of a change of these outputs.
+
+    Args:
+        outputs: of the model without blocks, batch by batch.
+        alone: whether nothing else, such as a score, tells of a change.
+
+    Raises:
+        UsageError: outputs that are NaN, or none where they alone tell.
+    """
+    tensors = [out for each in outputs for out in each]
+    if any(out.isnan().any() for out in tensors):
+        raise UsageError(
+            "the model's outputs without blocks are NaN: expected finite ones; look at its weights "
+            "and at the batches"
+        )
+    if alone and not any(out.isfinite().any() for out in tensors):
+        raise UsageError(
+            "the model returns no floating tensor with a number in it: expected outputs that can "
+            "be compared; return tensors, in tuples, lists or mappings, or give a score"
+        )
 
 
 def _comparable(now: list[torch.Size], then: list[torch.Size]) -> None:
@@ -184,14 +217,14 @@ def _size(x: Tensor) -> Tensor:
 def _ends(x: Tensor, y: Tensor) -> Tensor:
     """The smallest and the largest ``y / x``, (2,); of a silent map infinite the wrong way."""
     x, y = x.double(), y.double()
-    loud = x.abs() > QUIET * x.square().mean().sqrt()
+    loud = ~(x.abs() <= QUIET * x.square().mean().sqrt())  # NaN is no silence
     quotients = (y / x)[loud]
     return torch.stack(torch.aminmax(quotients)) if len(quotients) else x.new_tensor([1.0, 1.0])
 
 
 def _gain(found: Tensor, ends: Sequence[Tensor]) -> Gain:
     """Of the sums of all samples, (6, samples), those without a signal left out."""
-    xx, xy, yy, x, y, size = found[:, found[0] > 0.0].double()
+    xx, xy, yy, x, y, size = found[:, found[0] != 0.0].double()
     if not len(xx):
         return Gain(1.0, 1.0, 1.0, 1.0, 1.0)
     deviations = [

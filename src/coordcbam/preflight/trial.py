@@ -1,6 +1,7 @@
 """A copy of the model with blocks on trial behind some of its layers; the model is not touched."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -109,7 +110,7 @@ def called(model: nn.Module, batch: Any) -> Any:
 
 
 def tensors_of(found: Any) -> list[Tensor]:
-    """Every floating tensor in an output of tuples, lists and mappings, in order.
+    """Every floating tensor in an output of tuples, lists, mappings and dataclasses, in order.
 
     >>> [each.item() for each in tensors_of({"a": (torch.ones(()), 3), "b": [torch.zeros(())]})]
     [1.0, 0.0]
@@ -118,6 +119,8 @@ def tensors_of(found: Any) -> list[Tensor]:
         return [found] if found.is_floating_point() else []
     if isinstance(found, Mapping):
         found = list(found.values())
+    elif dataclasses.is_dataclass(found):
+        found = [getattr(found, field.name) for field in dataclasses.fields(found)]
     if isinstance(found, (list, tuple)):
         return [tensor for each in found for tensor in tensors_of(each)]
     return []

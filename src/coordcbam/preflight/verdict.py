@@ -81,6 +81,8 @@ def _or_worst(value: float) -> float:
 def _change(row: BlockRow, score: float | None) -> str:
     """``0.622 to 0.201 (-68 %)``, or how far the outputs move."""
     if score is None or row.score is None or row.shock is None or not tells(score):
+        if not math.isfinite(row.drift.mean):
+            return "makes outputs that are not finite"
         return f"moves the outputs by {100 * row.drift.mean:.1f} %"
     part = f"{100 * row.shock.mean / abs(score):+.1f} %"
     return f"{score:.3f} to {row.score.mean:.3f} ({part})"

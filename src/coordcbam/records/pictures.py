@@ -62,7 +62,7 @@ def read_pictures(folder: Path, problems: list[str]) -> list[Picture]:
     if not path.is_file():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["pictures"]
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))["pictures"]
         return [_picture(entry) for entry in entries]
     except (
         *(ValueError, KeyError, TypeError, AttributeError),

@@ -79,19 +79,19 @@ def _below(folder: Path) -> str:
 
 def _read_info(path: Path, problems: list[str]) -> RunInfo:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(raw, Mapping):
             raise UsageError(f"{path.name} holds a {type(raw).__name__}, expected an object")
         return RunInfo.from_dict(raw)
     except FileNotFoundError:
         problems.append(f"{path.name} is missing: places, options and versions are unknown")
-    except NewerFormatError:
-        raise
+    except NewerFormatError as error:
+        raise NewerFormatError(f"{path.parent}/{error}") from None
     except UsageError as error:
         problems.append(str(error))
     except ValueError as error:  # not JSON, or not text
         problems.append(f"{path.name} is not readable: {error}")
-    return RunInfo.from_dict({})
+    return RunInfo.from_dict({"status": "unknown"})
 
 
 def _read_monitor(path: Path, problems: list[str]) -> Readings:

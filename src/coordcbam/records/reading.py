@@ -38,7 +38,8 @@ def verdict(kept: float, alpha: float, alpha_eff: float) -> Verdict:
         alpha_eff: that share after the rescue.
 
     Returns:
-        Both findings joined by ``"; "`` when both hold. NaN counts as no reading.
+        Both findings joined by ``"; "`` when both hold. NaN counts as no reading; what is infinite
+        is an alarm.
 
     >>> verdict(0.40, alpha=0.75, alpha_eff=0.70)
     Verdict(level='warn', text='suppressing; rescue active')
@@ -49,6 +50,8 @@ def verdict(kept: float, alpha: float, alpha_eff: float) -> Verdict:
     level: Literal["ok", "warn", "alarm", "none"] = "ok"
     if math.isnan(kept):
         level, found = "none", ["no reading"]
+    elif math.isinf(kept):
+        level, found = "alarm", ["not finite"]
     elif kept < STRONGLY:
         level, found = "alarm", ["suppressing strongly"]
     elif kept < SUPPRESSING:

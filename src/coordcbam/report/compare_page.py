@@ -8,7 +8,7 @@ from coordcbam._support.errors import UsageError
 from coordcbam.records import Run, read_run
 from coordcbam.report.charts import POINTS, Chart, Line, finite, short
 from coordcbam.report.page import write_page
-from coordcbam.report.summary import lowest_of, rescues_of, score
+from coordcbam.report.summary import has_finite, last_score, lowest_of, rescues_of, score
 from coordcbam.report.tables import ABSENT, flat, number
 from coordcbam.report.words import Words
 
@@ -63,8 +63,7 @@ def _repeated(runs: Sequence[Run], names: Sequence[str], words: Words) -> list[t
 
 
 def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
-    def scored(run: Run) -> str:
-        found = score(run)
+    def scored(found: tuple[str, float] | None) -> str:
         return f"{number(found[1])} ({found[0]})" if found else ABSENT
 
     def best(run: Run) -> str:
@@ -95,7 +94,7 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
 
     def of_read(count: Callable[[Run], int]) -> Callable[[Run], str]:
         """A count, of a run that was read: no 0 is an all-clear of what nobody watched."""
-        return lambda run: f"{count(run):,}" if run.monitor else ABSENT
+        return lambda run: f"{count(run):,}" if has_finite(run) else ABSENT
 
     def skipped(run: Run) -> int:
         return sum(event.kind in {"skipped", "non_finite"} for event in run.events)
@@ -104,7 +103,8 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
         (words("Blocks"), lambda run: ", ".join(run.blocks()) or ABSENT),
         (words("Preset"), lambda run: str(run.info.config.get("preset", ABSENT))),
         (words("Parameters"), parameters),
-        (words("Last score"), scored),
+        (words("Score of the last epoch"), lambda run: scored(last_score(run))),
+        (words("Final score"), lambda run: scored(score(run.info.result))),
         (words("Best mAP50-95"), best),
         (words("Least signal kept"), lowest),
         (words("Blocks that fell below 0.45"), of_read(lambda run: len(lowest_of(run)))),

@@ -28,7 +28,7 @@ def write_preflight_page(document: Mapping[str, Any], out: Path, words: Words) -
 
 def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:
     about, without, rows = document["about"], document["without"], document["rows"]
-    before = without["score"]
+    before = None if without["score"] is None else float(without["score"])
     return {
         "name": Path(str(about.get("model", "preflight"))).name,
         "sentences": _sentences(rows, before if without.get("score_tells", True) else None, words),
@@ -78,7 +78,10 @@ def _sentences(rows: Sequence[Mapping[str, Any]], before: float | None, words: W
 
 def _change(row: Mapping[str, Any], before: float | None, words: Words) -> str:
     if before is None or row["score"] is None:
-        return words("moves the outputs by {share} %", share=f"{100 * row['drift']['mean']:.1f}")
+        drift = float(row["drift"]["mean"])
+        if not math.isfinite(drift):
+            return words("makes outputs that are not finite")
+        return words("moves the outputs by {share} %", share=f"{100 * drift:.1f}")
     return words(
         "{before} to {after}", before=number(before), after=number(float(row["score"]["mean"]))
     )

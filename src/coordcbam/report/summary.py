@@ -14,7 +14,8 @@ _FEW = 3
 def sentences(run: Run, words: Words) -> list[str]:
     """The run in up to three plain sentences: the blocks, the alarms, the final mAP."""
     said = [_read(run, words), *_alarms(run, words)]
-    found = score(run)
+    final = score(run.info.result)
+    found = final or last_score(run)
     if found is None:
         return [
             *said,
@@ -27,7 +28,10 @@ def sentences(run: Run, words: Words) -> list[str]:
     return [
         *said,
         words(
-            "The last {name} is {value}; the monitor is an alarm, not a score: a higher ratio "
+            "The final {name} is {value}; the monitor is an alarm, not a score: a higher ratio "
+            "does not mean a better detector."
+            if final
+            else "The last {name} is {value}; the monitor is an alarm, not a score: a higher ratio "
             "does not mean a better detector.",
             name=name,
             value=f"{value:.3f}",
@@ -124,7 +128,7 @@ def _alarms(run: Run, words: Words) -> list[str]:
     if not run.monitor:
         return []
     read = run.monitor.blocks()
-    known = [block for block in read if run.monitor.lowest(block, run.monitor.kept(block))]
+    known = _known(run)
     if not known:
         return [
             words("No reading of a block is finite: nothing can be said of the signal it keeps.")
@@ -138,6 +142,16 @@ def _alarms(run: Run, words: Words) -> list[str]:
     if not dips and not rescues:
         return [words("No block fell below {limit} and no rescue was active.", limit=SUPPRESSING)]
     return [f"{_dip_words(dips, words)}; {_rescue_words(rescues, words)}."]
+
+
+def has_finite(run: Run) -> bool:
+    """Whether any block's reading of the signal it keeps is a number."""
+    return bool(_known(run))
+
+
+def _known(run: Run) -> list[str]:
+    read = run.monitor.blocks()
+    return [block for block in read if run.monitor.lowest(block, run.monitor.kept(block))]
 
 
 def _ends_finite(run: Run, block: str) -> bool:
@@ -196,15 +210,23 @@ def _rescue_words(rescues: list[tuple[MonitorRow, int]], words: Words) -> str:
     )
 
 
-def score(run: Run) -> tuple[str, float] | None:
-    """The strictest mean average precision on record: of the result, else of the last epoch."""
-    sources = [run.info.result, *reversed(run.metrics)]
+def score(*sources: Mapping[str, float]) -> tuple[str, float] | None:
+    """The strictest mean average precision in any of these, the first that has one.
+
+    >>> score({"metrics/mAP50(B)": 0.5, "metrics/mAP50-95(B)": 0.25})
+    ('mAP50-95', 0.25)
+    """
     for wanted in ("map50-95", "map"):
         for source in sources:
             for name, value in source.items():
                 if wanted in name.lower() and math.isfinite(value):
                     return short(name), value
     return None
+
+
+def last_score(run: Run) -> tuple[str, float] | None:
+    """That of the last epoch that has one; what a host makes of the best weights is another."""
+    return score(*reversed(run.metrics))
 
 
 def listed(names: list[str], words: Words) -> str:

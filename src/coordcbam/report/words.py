@@ -49,8 +49,8 @@ class Words:
         >>> Words("tr").told("monitor.csv: the last line is torn and was skipped")
         'monitor.csv: son satır yarım kalmış, atlandı'
         """
-        if self.language == "en":
-            return text
+        if self.language == "en" or text in self._table:
+            return self._table.get(text, text)
         for form, pattern in _patterns(self.language):
             found = pattern.fullmatch(text)
             if found:
@@ -69,8 +69,9 @@ def _table(language: str) -> dict[str, str]:
 
 @cache
 def _patterns(language: str) -> list[tuple[str, re.Pattern[str]]]:
-    """Every form as a pattern whose holes are groups."""
-    return [(form, re.compile(_regex(form), re.DOTALL)) for form in _table(language)]
+    """Every form as a pattern whose holes are groups, the one that says most first."""
+    forms = sorted(_table(language), key=lambda form: len(_HOLE.sub("", form)), reverse=True)
+    return [(form, re.compile(_regex(form), re.DOTALL)) for form in forms]
 
 
 def _regex(form: str) -> str:

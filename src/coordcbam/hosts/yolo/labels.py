@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from coordcbam._support.errors import UsageError, shown
 
+_WHOLE = 1.01  # of a side: what Ultralytics lets pass
+
 Boxes: TypeAlias = list[tuple[float, float, float, float]]  # left, top, right, bottom
 
 
@@ -58,6 +60,8 @@ def _box(row: str, where: str, task: str) -> tuple[float, float, float, float]:
     polygon = len(numbers) >= 6 and len(numbers) % 2 == 0
     if not (boxed or polygon) or not all(map(math.isfinite, numbers)):
         raise UsageError(f"{where}: {shown(row)}: expected a class, then x y width height")
+    if max(numbers[:4] if boxed else numbers) > _WHOLE:
+        raise UsageError(f"{where}: {shown(row)}: expected shares of the image, from 0 to 1")
     if boxed:
         return of_centres([numbers[:4]])[0]
     x, y = numbers[::2], numbers[1::2]
