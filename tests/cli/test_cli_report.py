@@ -173,6 +173,54 @@ def test_a_run_that_goes_on_is_built_again_until_it_ends(
     assert 'http-equiv="refresh"' not in page.read_text(encoding="utf-8")
 
 
+def test_a_run_that_ends_while_it_is_read_leaves_a_page_that_stays(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "a", status="running")
+    looked = report._changed
+
+    def ends(home: Path) -> dict[str, int]:
+        make(folder)
+        monkeypatch.setattr(report, "_changed", looked)
+        return looked(home)
+
+    monkeypatch.setattr(report, "_changed", ends)
+    monkeypatch.setattr(report.time, "sleep", lambda _: None)
+    assert call("report", folder, "--watch").status == 0
+    text = (folder / "coordcbam" / "report.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in text
+
+
+def test_an_interrupt_of_the_first_reading_is_no_error(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = make(tmp_path / "a", status="running"), report.read_run
+
+    def interrupt(*_: Any, **__: Any) -> Any:
+        monkeypatch.setattr(report, "read_run", read)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "read_run", interrupt)
+    done = call("report", folder, "--watch", "--json")
+    assert json.loads(done.out)["status"] == "running"
+
+
+def test_skipped_batches_are_counted_once(
+    call: Callable[..., Any], tmp_path: Path, empty: Path
+) -> None:
+    a, b = make(tmp_path / "a"), make(tmp_path / "b")
+    events = [
+        {"step": 1, "block": name, "kind": k} for name in "xy" for k in ("skipped", "non_finite")
+    ]
+    (a / "coordcbam" / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    path = b / "coordcbam" / "monitor.csv"
+    lines = path.read_text().replace("r_out_pre", "rho").splitlines()
+    path.write_text("\n".join([lines[0] + ",skipped", *(line + ",3" for line in lines[1:]), ""]))
+    assert call("report", a, b).status == 0
+    text = Path("comparison.html").read_text(encoding="utf-8")
+    assert ">Skipped or non-finite</th><td>1</td><td>3</td></tr>" in text
+
+
 def test_an_interrupt_ends_watching(
     call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ import torch
 import coordcbam as cc
 from coordcbam._support.errors import UsageError
 from coordcbam.hosts.ultralytics import YOLO, scoring
+from coordcbam.hosts.yolo.scoring import predictions
+from coordcbam.preflight.trial import tensors_of
 
 
 @pytest.fixture
@@ -46,6 +48,25 @@ def test_few_images_are_spread_over_the_split(best: Any, trained_data: Path, sco
     assert few.images == 4
     assert torch.equal(few.batches[0], scored.batches[0][[0, 4, 8, 12]])
     assert scoring(best, trained_data, images=99).images == 16
+    parts = scoring(best, trained_data, images=16, batch=4)
+    assert torch.equal(parts.some(4), scored.batches[0][[0, 4, 8, 12]])
+    assert torch.equal(parts.some(99), scored.batches[0])
+
+
+def test_the_necks_maps_are_no_predictions(best: Any, scored: Any) -> None:
+    network = best.model.eval()
+    seen: list[torch.Tensor] = []
+    handles = [
+        network.model[i].register_forward_hook(lambda _m, _a, out: seen.append(out))
+        for i in (16, 19, 22)
+    ]
+    with torch.no_grad():
+        found = tensors_of(predictions(network(scored.some(2))))
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 3
+    assert found
+    assert all(out.shape != map_.shape for out in found for map_ in seen)
 
 
 def test_a_bypassed_network_scores_otherwise(scored: Any, best: Any) -> None:

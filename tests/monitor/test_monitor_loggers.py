@@ -14,7 +14,16 @@ from torch import nn
 
 import coordcbam as cc
 from coordcbam._support.errors import MissingExtraError, UsageError
-from coordcbam.monitor.loggers import Comet, Logger, Loggers, MLflow, TensorBoard, WandB, gates
+from coordcbam.monitor.loggers import (
+    Comet,
+    Logger,
+    Loggers,
+    MLflow,
+    TensorBoard,
+    WandB,
+    gates,
+    histograms_of,
+)
 from coordcbam.records import Picture, write_pictures
 
 PROBE = torch.linspace(-1, 1, 2 * 3 * 6 * 5).reshape(2, 3, 6, 5)
@@ -289,6 +298,13 @@ def test_histograms_are_of_the_gates_of_the_probe(tmp_path):
         assert expected.std() > 0
 
 
+def test_gates_that_are_not_finite_switch_no_logger_off():
+    nan = torch.full((4,), float("nan"))
+    gates_ = {"2": {"channel_gates": nan, "row_gates": torch.cat([nan, torch.ones(2)])}}
+    (name, values), *others = histograms_of(gates_).items()
+    assert (name, values.tolist(), others) == ("coordcbam/2/row_gates", [1.0, 1.0], [])
+
+
 def test_without_a_probe_or_a_taker_there_is_no_forward(tmp_path):
     model, calls = model_of(), []
     model.register_forward_hook(lambda *_: calls.append(1))
@@ -305,8 +321,13 @@ def test_looking_leaves_the_model_as_it_was(step, training):
 
         anchors = None
 
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
         def forward(self, x):
             self.anchors, self.cells = x.shape, x
+            self.seen += 1
             return x + torch.rand(1) + random.random() + np.random.rand()
 
     model = model_of(getattr(cc.BlockConfig, step)()).append(Noting())

@@ -362,3 +362,17 @@ def test_a_closed_monitor_leaves_blocks_that_write_all_their_numbers(tmp_path):
     before = block.stats.clone()
     model(batch(scale=2.0))
     assert Stats(*block.stats).x_std > 1.5 * Stats(*before).x_std
+
+
+def test_of_blocks_with_different_options_what_holds_for_all_is_recorded(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1))
+    x = torch.randn(2, 3, 6, 5)
+    cc.insert_(model, "0", config=cc.BlockConfig.step3(), inputs=x)
+    cc.insert_(model, "1", config=cc.BlockConfig.step1(), inputs=x)
+    with cc.Monitor(model, tmp_path) as monitor:
+        model(x)
+        monitor.step()
+    info = read_run(tmp_path).info
+    assert info.config["preset"] == "mixed"
+    assert (info.certificate["gain_min"], info.certificate["gain_max"]) == (0.25, 1.87)
+    assert "r_min" not in info.certificate

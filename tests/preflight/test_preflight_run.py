@@ -440,6 +440,53 @@ def test_a_block_of_nan_is_nan_everywhere_after_it(batches: list[Any]) -> None:
     assert math.isnan(row.gain_min)
 
 
+def test_only_what_is_picked_is_compared(batches: list[Any]) -> None:
+    found = preflight(
+        _Odd(lambda _, x: {"feats": x, "boxes": x.detach() * 0 + 1}),
+        batches,
+        at="conv",
+        blocks=[Half],
+        outputs=lambda found: found["boxes"],
+        seeds=1,
+    )
+    assert found.rows[0].drift.mean == 0.0
+    with pytest.raises(UsageError, match="outputs=3: expected a function"):
+        preflight(nn.Conv2d(3, 4, 1), batches, at="", outputs=3)  # type: ignore[arg-type]
+
+
+def test_images_in_a_list_are_samples() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
+            out: torch.Tensor = self.conv(torch.stack(images))
+            return out
+
+    def of(count: int) -> Any:
+        images = [torch.rand(3, 8, 8) for _ in range(count)]
+        return preflight(Listed(), [(images,)], at="conv", blocks=[Half], seeds=1)
+
+    one, four = of(1), of(4)
+    assert one.without["flops"] == four.without["flops"]
+    assert near(four.rows[0].gradient_input, 0.5)
+
+
+def test_a_layer_that_is_called_twice_has_the_gradient_of_both(batches: list[Any]) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.conv(x) + 0.5 * self.conv(2.0 * x)
+            return out
+
+    found = preflight(Shared(), batches, at="conv", blocks=[Half], seeds=1)
+    assert near(found.rows[0].places[0].gradient_gain, 0.5)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_what_compile_made_is_told(batches: list[Any]) -> None:
     compiled = torch.compile(nn.Sequential(nn.Conv2d(3, 4, 1)), backend="eager")

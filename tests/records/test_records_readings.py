@@ -9,6 +9,7 @@ import pytest
 
 from coordcbam.records import RunInfo, RunWriter, read_run, table
 from coordcbam.records.readings import Readings
+from coordcbam.records.table import read_table
 
 FIELDS = ["rho", "alpha", "alpha_eff"]
 
@@ -117,6 +118,28 @@ def test_a_resumed_run_repeats_steps_and_the_later_line_counts() -> None:
     assert readings.rescued("b") is None
     assert len(readings) == 5
     assert readings.thinned("b", ["rho"], 100)["line"] == [2, 5, 6]
+
+
+def test_what_a_killed_run_wrote_past_its_resume_is_left_out(tmp_path: Path) -> None:
+    first = [(step, step, 0.2 if step > 75 else 0.9) for step in range(70, 90, 2)]
+    second = [(step, step - 75, 0.8) for step in range(75, 85, 2)]
+    path = tmp_path / "monitor.csv"
+    rows = [
+        f"{step},0,{seconds},{block},{rho}"
+        for step, seconds, rho in first + second
+        for block in "ab"
+    ]
+    path.write_text("\n".join(["step,epoch,seconds,block,rho", *rows, ""]))
+    readings = Readings(read_table(path, []))
+    expected = [70, 72, 74, *range(75, 85, 2)]
+    for block in "ab":
+        assert readings.series(block, "rho") == (expected, [0.9] * 3 + [0.8] * 5)
+        assert readings.lowest(block, "rho").values["rho"] == 0.8
+    assert readings.seconds_a_step() == pytest.approx(1.0)
+    assert readings.highest("rho") == 0.9
+    rows[-3] = rows[-3].replace("81,", "1,", 1)  # one odd line is no resume
+    path.write_text("\n".join(["step,epoch,seconds,block,rho", *rows, ""]))
+    assert len(Readings(read_table(path, []))) == 16
 
 
 def test_what_was_lowest_and_rescued() -> None:

@@ -1,5 +1,6 @@
 from coordcbam.records import RunInfo, RunWriter, read_run
-from coordcbam.report.summary import guarantees, missing, sentences
+from coordcbam.report import build_report
+from coordcbam.report.summary import guarantees, missing, score, sentences
 from coordcbam.report.words import Words
 
 CAUTION = "the monitor is an alarm, not a score: a higher ratio does not mean a better detector."
@@ -54,6 +55,16 @@ def test_the_result_goes_before_the_last_epoch(make_run):
     folder = make_run(epochs=0, result={"mAP50": 0.9})
     (folder / "metrics.csv").unlink()
     assert sentences(read_run(folder), Words())[2].startswith("The final mAP50 is 0.900;")
+
+
+def test_only_a_precision_that_was_validated_is_the_score():
+    assert score({"train/map": 0.9, "val/map": 0.3}) == ("map", 0.3)
+    assert score({"train/heatmap_loss": 1.5}) is None
+
+
+def test_a_name_that_is_no_text_is_spelled_out(make_run):
+    folder = make_run(notes=["a \ud800 b"])
+    assert "a \\ud800 b" in build_report(folder).read_text(encoding="utf-8")
 
 
 def test_without_a_reading_nothing_is_said_about_alarms(tmp_path):

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     model, arguments = prepared(args.words, "preflight")
     from coordcbam.bench import threads
     from coordcbam.hosts.ultralytics import resolve, scoring
+    from coordcbam.hosts.yolo.scoring import predictions
     from coordcbam.preflight import candidates, preflight, tables_of
 
     console = Console()
@@ -66,10 +67,11 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
         task = bar.add_task("", total=None)
         found = preflight(
             model.model.to(score.device),
-            [score.batches[0][:MEASURED]],
+            [score.some(MEASURED)],
             at=places,
             blocks=args.blocks,
             score=score,
+            outputs=predictions,
             seeds=args.seeds,
             about=_about(model, data, score),
             progress=lambda done, total, what: bar.update(

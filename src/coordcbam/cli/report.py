@@ -92,7 +92,7 @@ def _watched(args: argparse.Namespace) -> tuple[int, Any]:
             recorded = read_run(folder, unrecorded=True)
             changed = _changed(recorded.folder)
             going = recorded.info.status == "running"
-            if changed != seen:
+            if changed != seen or not going:  # which it may have ended in between
                 refresh = max(1, round(args.watch)) if going else None
                 page = build_report(folder, args.out, lang=args.lang, refresh=refresh)
                 steps = recorded.monitor.steps()
@@ -102,6 +102,7 @@ def _watched(args: argparse.Namespace) -> tuple[int, Any]:
                 break
             time.sleep(args.watch)
     except KeyboardInterrupt:  # how one ends it: the page is to stay as it is
+        recorded = read_run(folder, unrecorded=True)
         page = build_report(folder, args.out, lang=args.lang)
     return 0, {"report": page, "status": recorded.info.status}
 

@@ -106,8 +106,8 @@ class Monitor:
         info = RunInfo(
             host=host,
             command=command,
-            config=_config(found[0][1]),
-            certificate=_certificate(found[0][1]),
+            config=_common([_config(block) for _, block in found]),
+            certificate=_of_all([_certificate(block) for _, block in found]),
             versions={
                 "coordcbam": __version__,
                 "torch": torch.__version__,
@@ -228,3 +228,34 @@ def _certificate(block: GuardedResidual) -> dict[str, Any]:
     if isinstance(block, CoordCBAM):
         return dataclasses.asdict(certify(block.config))
     return {"r_min": None if block.rescue is None else block.rescue.r_min}
+
+
+def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the options of all blocks have in common, under the preset "mixed" where they differ."""
+    first, *others = configs
+    if all(other == first for other in others):
+        return first
+    return {**_shared(configs), "preset": "mixed"}
+
+
+def _shared(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tables[0].items():
+        values = [table.get(name) for table in tables]
+        if all(other == value for other in values):
+            found[name] = value
+        elif all(isinstance(other, dict) for other in values):
+            found[name] = _shared(values)  # type: ignore[arg-type]
+    return found
+
+
+def _of_all(certificates: list[dict[str, Any]]) -> dict[str, Any]:
+    """What holds for every block: what they have in common, and the widest range of gains."""
+    found = _shared(certificates)
+    for name, widest in (("gain_min", min), ("gain_max", max)):
+        values = [certificate.get(name) for certificate in certificates]
+        known = [value for value in values if value is not None]
+        found.pop(name, None)
+        if len(known) == len(values):
+            found[name] = widest(known)
+    return found

@@ -93,13 +93,19 @@ def in_plain() -> Iterator[None]:
 
 
 def one_of(batch: Any) -> Any:
-    """The first sample of a batch.
+    """The first sample of a batch; of a list of images (C, H, W), the first of them.
 
     >>> one_of((torch.ones(4, 3), 7))[0].shape
     torch.Size([1, 3])
+    >>> [image.shape for image in one_of([torch.ones(3, 8, 8), torch.ones(3, 6, 6)])]
+    [torch.Size([3, 8, 8])]
     """
-    if isinstance(batch, tuple):
-        return tuple(one_of(each) for each in batch)
+    if isinstance(batch, list) and all(isinstance(t, Tensor) and t.dim() == 3 for t in batch):
+        return batch[:1]
+    if isinstance(batch, (tuple, list)):
+        return (tuple if isinstance(batch, tuple) else list)(one_of(each) for each in batch)
+    if isinstance(batch, dict):
+        return {key: one_of(value) for key, value in batch.items()}
     return batch[:1] if isinstance(batch, Tensor) and batch.dim() else batch
 
 
@@ -144,7 +150,9 @@ class _Called(nn.Module):
 def kept_bytes(trial: Trial, inputs: Any) -> int | None:
     """Bytes that the backward of one forward keeps; None where a model cannot be run so."""
     x, *rest = inputs if isinstance(inputs, tuple) else (inputs,)
-    if isinstance(x, Tensor) and x.is_floating_point():
+    if not isinstance(x, Tensor):
+        return None
+    if x.is_floating_point():
         x = x.detach().clone().requires_grad_()
     as_it_trains(trial.model)
     try:

@@ -54,6 +54,8 @@ def place_rows(
     places: Sequence[Row],
     alone: Sequence[tuple[AloneRow, int, int]],
     gradients: Gradients | None,
+    *,
+    by_score: bool,
 ) -> list[PlaceRow]:
     """The places, the one where blocks harm most first."""
     shares = _shares(gradients)
@@ -77,7 +79,7 @@ def place_rows(
             channels=by_path[path].channels,
             **found[path],  # type: ignore[arg-type]
         )
-        for rank, path in enumerate(ranked(found), start=1)
+        for rank, path in enumerate(ranked(found, by_score=by_score), start=1)
     ]
 
 

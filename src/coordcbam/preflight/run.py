@@ -20,7 +20,7 @@ from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candi
 from coordcbam.preflight.price import Work, one_of, parameters, work
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
-from coordcbam.preflight.trial import Trial, copied, places_of, trial
+from coordcbam.preflight.trial import Outputs, Trial, copied, everything, places_of, trial
 from coordcbam.preflight.verdict import tells, verdict
 
 Score: TypeAlias = Callable[[nn.Module], float]
@@ -36,6 +36,7 @@ class Ground:
     rows: tuple[Row, ...]
     batches: list[Any]
     score: Score | None
+    outputs: Outputs
     before: signal.Heard
     gradients: signal.Gradients | None
     score_before: float | None
@@ -49,16 +50,17 @@ class Ground:
         """A copy with blocks at all places, or at these."""
         wanted = None if paths is None else set(paths)
         channels = {r.path: r.channels for r in self.rows if wanted is None or r.path in wanted}
-        return trial(self.model, channels, of, seed)
+        return trial(self.model, channels, of, seed, self.outputs)
 
 
-def preflight(
+def preflight(  # noqa: PLR0913
     model: nn.Module,
     batches: Iterable[Any],
     *,
     at: Places,
     blocks: str | Iterable[Block] = BLOCKS,
     score: Score | None = None,
+    outputs: Outputs = everything,
     seeds: int = 3,
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -76,6 +78,8 @@ def preflight(
             presets ``"step1"`` to ``"step3"``, or configs. Of the default ones, a block whose
             library is absent is left out with a note.
         score: of a model, in eval mode; higher is better, so give ``lambda m: -loss(m)`` of a loss.
+        outputs: picks from what the model returns what drift and gradient are of; leave out maps
+            that a block at a place has made itself.
         seeds: how many times each block is drawn anew.
         about: what the document is to say of the model and the data.
         progress: told ``(done, all, what)``.
@@ -97,11 +101,13 @@ def preflight(
         raise UsageError(f"seeds={shown(seeds)}: expected an integer of 1 or more")
     if score is not None and not callable(score):
         raise UsageError(f"score={shown(score)}: expected a function of a model, or None")
+    if not callable(outputs):
+        raise UsageError(f"outputs={shown(outputs)}: expected a function of what a model returns")
     words = words_of(blocks)
     found, notes = candidates(words)
     started = time.monotonic()
     with fork_rng(*model.parameters()):
-        ground, told = _ground(model, at, batches, score)
+        ground, told = _ground(model, at, batches, score, outputs)
         if tuple(words) == BLOCKS:  # who names a block wants it
             found, unfit = _fitting(ground, found)
             told += unfit
@@ -111,8 +117,8 @@ def preflight(
         for _ in ticks:  # tells the end
             pass
     singles = [single for several in alone for single in several]
-    ranking = place_rows(ground.rows, singles, ground.gradients)
     base = ground.score_before
+    ranking = place_rows(ground.rows, singles, ground.gradients, by_score=tells(base))
     return Preflight(
         about={
             "model": type(model).__name__,
@@ -140,15 +146,14 @@ def preflight(
 
 
 def _ground(
-    model: nn.Module, at: Places, batches: list[Any], score: Score | None
+    model: nn.Module, at: Places, batches: list[Any], score: Score | None, outputs: Outputs
 ) -> tuple[Ground, list[str]]:
     """The model without blocks, measured as each trial is; and what there is to say of it."""
     rows, before = places_of(model, at, batches[0])
     notes = [f"{path} has a block already: the one on trial comes after it" for path in before]
-    made = trial(
-        model, {row.path: row.channels for row in rows}, Candidate(name=NONE, what=None), 0
-    )
-    plain = Trial(copied(model).eval(), {})
+    channels = {row.path: row.channels for row in rows}
+    made = trial(model, channels, Candidate(name=NONE, what=None), 0, outputs)
+    plain = Trial(copied(model).eval(), {}, outputs)
     work_before = work(plain.model, one_of(batches[0]))  # a score may change its network
     gradients = signal.gradients(made, batches[0])
     if gradients is None:
@@ -161,6 +166,7 @@ def _ground(
         rows=rows,
         batches=batches,
         score=score,
+        outputs=outputs,
         before=heard,
         gradients=gradients,
         score_before=score_before,

@@ -60,7 +60,8 @@ def heard(trial: Trial, batches: Sequence[Any]) -> Heard:
     torch.manual_seed(0)  # see ``gradients``
     try:
         with torch.no_grad():
-            made = [tensors_of(called(trial.model, batch)) for batch in batches]
+            found_of = (trial.outputs(called(trial.model, batch)) for batch in batches)
+            made = [tensors_of(each) for each in found_of]
             outputs = [[out.clone() for out in each] for each in made]
     finally:
         for handle in handles:
@@ -145,10 +146,15 @@ def gradients(trial: Trial, batch: Any) -> Gradients | None:
     as_it_trains(trial.model)
     places: dict[str, dict[str, Tensor]] = {path: {} for path in trial.blocks}
 
+    def add(path: str, name: str, tensor: Tensor) -> None:
+        before = places[path].get(name)  # of another call of the same layer
+        norm = tensor.detach().norm()
+        places[path][name] = norm if before is None else torch.hypot(before, norm)
+
     def note(path: str, x: Tensor, y: Tensor) -> None:
-        places[path]["level"] = x.detach().norm()
+        add(path, "level", x)
         for name, tensor in (("x", x), ("y", y)):
-            told: Any = lambda grad, name=name: places[path].update({name: grad.norm()})  # noqa: E731
+            told: Any = lambda grad, name=name: add(path, name, grad)  # noqa: E731
             if tensor.requires_grad:  # not in a model that forbids it
                 tensor.register_hook(told)  # type: ignore[no-untyped-call]
 
@@ -157,7 +163,7 @@ def gradients(trial: Trial, batch: Any) -> Gradients | None:
     torch.manual_seed(0)  # whatever drops or draws does it with a block as without
     try:
         with torch.enable_grad():
-            _projected(called(trial.model, inputs)).backward()  # type: ignore[no-untyped-call]
+            _projected(trial.outputs(called(trial.model, inputs))).backward()  # type: ignore[no-untyped-call]
     except BlockError:
         raise
     except Exception:  # an output without a gradient, an operation, or a model that wants targets
@@ -190,13 +196,16 @@ def _leaves(batch: Any) -> tuple[list[Tensor], Any]:
     leaves = []
 
     def leaf(value: Any) -> Any:
+        if isinstance(value, (tuple, list)) and type(value) in {tuple, list}:
+            return type(value)(map(leaf, value))
+        if isinstance(value, dict):
+            return {key: leaf(each) for key, each in value.items()}
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         leaves.append(value.detach().clone().requires_grad_())
         return leaves[-1].clone()  # so that a layer may work in place
 
-    given = tuple(map(leaf, batch)) if isinstance(batch, tuple) else leaf(batch)
-    return leaves, given
+    return leaves, leaf(batch)
 
 
 def _projected(found: Any) -> Tensor:

@@ -2,9 +2,9 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,21 @@ from coordcbam.preflight.candidates import Candidate
 KEY = "cctrial"
 
 
+# From what a model returns to the part of it that is compared.
+Outputs: TypeAlias = Callable[[Any], Any]
+
+
+def everything(found: Any) -> Any:
+    """All that a model returns."""
+    return found
+
+
 class Trial(NamedTuple):
-    """The copy, and the blocks on trial by the paths of their layers."""
+    """The copy, the blocks on trial by the paths of their layers, and what is compared of it."""
 
     model: nn.Module
     blocks: dict[str, nn.Module]
+    outputs: Outputs = everything
 
 
 class BlockError(UsageError):
@@ -61,7 +71,13 @@ def places_of(model: nn.Module, at: Places, inputs: Any) -> tuple[tuple[Row, ...
     return rows, [row.path for row in rows if row.path in before]
 
 
-def trial(model: nn.Module, rows: Mapping[str, int], of: Candidate, seed: int) -> Trial:
+def trial(
+    model: nn.Module,
+    rows: Mapping[str, int],
+    of: Candidate,
+    seed: int,
+    outputs: Outputs = everything,
+) -> Trial:
     """A copy of ``model`` in eval mode, with a block drawn with ``seed`` behind each layer.
 
     Args:
@@ -69,6 +85,7 @@ def trial(model: nn.Module, rows: Mapping[str, int], of: Candidate, seed: int) -
         rows: the channels of each place, by path.
         of: what is tried; of none an ``nn.Identity``, so that a hook is all that there is.
         seed: of the blocks' weights; the caller keeps the state of the generator.
+        outputs: what is compared.
     """
     made, blocks = copied(model).eval(), {}
     torch.manual_seed(seed)
@@ -80,7 +97,7 @@ def trial(model: nn.Module, rows: Mapping[str, int], of: Candidate, seed: int) -
         blocks[path] = block.to(**like_of(layer, made)).eval()
         layer.add_module(KEY, blocks[path])
         layer.register_forward_hook(partial(tried, f"block {of.name!r} at {path!r}"))
-    return Trial(made, blocks)
+    return Trial(made, blocks, outputs)
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -52,8 +52,10 @@ def verdict(rows: Sequence[BlockRow], score: float | None) -> str:
     return first + (f" Not a bit of the outputs changes: {', '.join(same)}." if same else "")
 
 
-def ranked(found: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+def ranked(found: Mapping[str, Mapping[str, float | None]], *, by_score: bool = True) -> list[str]:
     """Paths, the one where blocks harm most first: by shock, drift, gradient share, operations.
+
+    Without ``by_score`` a shock says nothing and is left out.
 
     >>> ranked({"a": {"shock": -0.1, "drift": 0.5}, "b": {"shock": -0.3, "drift": 0.2}})
     ['b', 'a']
@@ -65,6 +67,7 @@ def ranked(found: Mapping[str, Mapping[str, float | None]]) -> list[str]:
         of = found[path]
         values = (of.get("shock"), of.get("drift"), of.get("gradient_share"), of.get("flops"))
         shock, *rest = (value or 0.0 for value in values)
+        shock = shock if by_score else 0.0
         return (_or_worst(shock), *(_or_worst(-value) for value in rest))
 
     return sorted(found, key=key)

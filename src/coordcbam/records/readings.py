@@ -83,6 +83,20 @@ class Readings(Sequence[MonitorRow]):
         steps: Any = self.table["step"]
         return (steps.n_unique(), steps.min(), steps.max()) if len(self) else None
 
+    def highest(self, field: str) -> float | None:
+        """The largest finite number in ``field`` of any block, or None."""
+        if field not in self.fields:
+            return None
+        found: float | None = self.table[field].filter(self.table[field].is_finite()).max()
+        return found
+
+    def seconds_a_step(self) -> float | None:
+        """What a step took, mean over all that were timed; a resumed run begins its clock again."""
+        steps, seconds = self.table["step"].diff(), self.table["seconds"].diff()
+        timed = (steps > 0) & (seconds > 0) & seconds.is_finite()
+        taken, count = seconds.filter(timed).sum(), steps.filter(timed).sum()
+        return float(taken) / float(count) if count else None
+
     def series(self, block: str, field: str) -> tuple[list[int], list[float]]:
         """The steps at which ``field`` of ``block`` was written, rising, and its values there."""
         if field not in self.fields:

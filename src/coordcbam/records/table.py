@@ -54,9 +54,25 @@ def read_table(path: Path, problems: list[str]) -> "pl.DataFrame":
     if bad:
         lines = "1 unreadable line" if len(bad) == 1 else f"{len(bad)} unreadable lines"
         problems.append(f"{path.name}: {lines} skipped, from line {bad[0]}")
-    whole = pl.concat(frames)
+    whole = _of_one_history(pl.concat(frames))
     defaults = {"epoch": pl.lit(0, pl.Int64), "seconds": pl.lit(math.nan)}
     return whole.with_columns(**{k: v for k, v in defaults.items() if k in absent})
+
+
+def _of_one_history(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Without what a killed run had written past the step at which it was resumed.
+
+    There the steps go back, and so does the clock, which a resumed run begins again: of a single
+    odd line that alone would be taken for a resume both together would have to be wrong.
+    """
+    import polars as pl
+
+    if "seconds" not in rows.columns or rows["step"].is_sorted():
+        return rows
+    back = (pl.col("step").diff() < 0) & (pl.col("seconds").diff() < 0)
+    begun = pl.when(back).then(pl.col("step"))
+    ahead = begun.reverse().cum_min().reverse().backward_fill().shift(-1)
+    return rows.filter(ahead.is_null() | (pl.col("step") < ahead))
 
 
 def no_table() -> "pl.DataFrame":

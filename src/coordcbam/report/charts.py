@@ -1,6 +1,7 @@
 """Which charts a run gets and the numbers in them; the page's script draws them."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -135,7 +136,7 @@ def metric_charts(run: Run, words: Words) -> list[Chart]:
     losses = [name for name in names if "loss" in name.lower()]
     validation = [name for name in losses if name.lower().startswith("val")]
     topics = (
-        ("map", words("Mean average precision"), [n for n in names if "map" in n.lower()]),
+        ("map", words("Mean average precision"), [n for n in names if is_map(n)]),
         ("loss-train", words("Training losses"), [n for n in losses if n not in validation]),
         ("loss-val", words("Validation losses"), validation),
     )
@@ -161,6 +162,18 @@ def metric_charts(run: Run, words: Words) -> list[Chart]:
                 )
             )
     return charts
+
+
+def is_map(column: str) -> bool:
+    """Whether a column is a mean average precision: a host's, by its words.
+
+    >>> [is_map(name) for name in ("metrics/mAP50-95(B)", "val_map_50", "train/heatmap_loss")]
+    [True, True, False]
+    """
+    return _MAP.search(column.lower()) is not None
+
+
+_MAP = re.compile(r"(?<![a-z])map(?![a-z])")
 
 
 def short(column: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from coordcbam._support.errors import UsageError
 from coordcbam.records import Run, read_run
-from coordcbam.report.charts import POINTS, Chart, Line, finite, short
+from coordcbam.report.charts import POINTS, Chart, Line, finite, is_map, short
 from coordcbam.report.page import write_page
 from coordcbam.report.summary import has_finite, last_score, lowest_of, rescues_of, score
 from coordcbam.report.tables import ABSENT, flat, number
@@ -67,12 +67,8 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
         return f"{number(found[1])} ({found[0]})" if found else ABSENT
 
     def best(run: Run) -> str:
-        found = [
-            (value, int(row["epoch"]))
-            for row in run.metrics
-            for name, value in row.items()
-            if "map50-95" in name.lower() and finite(value) is not None
-        ]
+        scores = [(score(row), int(row["epoch"])) for row in run.metrics]
+        found = [(one[1], epoch) for one, epoch in scores if one and one[0] == "mAP50-95"]
         if not found:
             return ABSENT
         value, epoch = max(found, key=lambda pair: pair[0])  # the first of equals
@@ -97,7 +93,11 @@ def _facts(words: Words) -> list[tuple[str, Callable[[Run], str]]]:
         return lambda run: f"{count(run):,}" if has_finite(run) else ABSENT
 
     def skipped(run: Run) -> int:
-        return sum(event.kind in {"skipped", "non_finite"} for event in run.events)
+        """Batches, by the counter of the block that skipped most, or the steps with events."""
+        counted = run.monitor.highest("skipped")
+        kinds = {"skipped", "non_finite"}
+        told = len({event.step for event in run.events if event.kind in kinds})
+        return told if counted is None else int(counted)
 
     return [
         (words("Blocks"), lambda run: ", ".join(run.blocks()) or ABSENT),
@@ -135,20 +135,20 @@ def _differing(runs: Sequence[Run], words: Words) -> list[tuple[str, list[str]]]
 def _metric_charts(runs: Sequence[Run], names: Sequence[str], words: Words) -> list[Chart]:
     """A chart for each number that any run has by epoch, with a curve a run."""
     columns = dict.fromkeys(
-        short(name) if "map" in name.lower() else name
+        short(name) if is_map(name) else name
         for run in runs
         for row in run.metrics
         for name in row
-        if "map" in name.lower() or "loss" in name.lower()
+        if is_map(name) or "loss" in name.lower()
     )
     charts = []
-    for index, column in enumerate(sorted(columns, key=lambda name: "map" not in name.lower())):
+    for index, column in enumerate(sorted(columns, key=lambda name: not is_map(name))):
         series = [
             {
                 int(row["epoch"]) + 1: finite(value)
                 for row in run.metrics
                 for name, value in row.items()
-                if column in {name, short(name) if "map" in name.lower() else name}
+                if column in {name, short(name) if is_map(name) else name}
             }
             for run in runs
         ]

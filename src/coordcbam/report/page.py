@@ -71,7 +71,8 @@ def write_page(
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target.resolve(), text)
+        # What is no text, such as a folder's name in another encoding, is spelled out.
+        write_atomically(target.resolve(), text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UsageError(
             f"{target} cannot be written ({error.strerror}): give another page or folder with -o"

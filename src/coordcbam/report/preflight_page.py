@@ -36,7 +36,7 @@ def _context(document: Mapping[str, Any], words: Words) -> dict[str, Any]:
         "paths": [place["path"] for place in about["places"]],
         "scored": _finite(before) is not None,
         "score_name": short(str(about.get("score", "score"))),
-        "bars": _bars(rows) if _finite(before) else [],
+        "bars": _bars(rows) if (_finite(before) or 0.0) > 0.0 else [],  # of what is lost
         "effects": [_effects(row) for row in rows],
         "prices": [_prices(row) for row in rows],
         "without": without,

@@ -85,13 +85,10 @@ def _cost(run: Run, words: Words) -> list[tuple[str, str]]:
         part = _part(flops, cost, "flops_model", " GFLOPs", words)
         pixels = words("one image of {n} pixels", n=f"{cost.get('imgsz', math.nan):.0f}")
         said.append((words("Operations"), f"{added}{part} ({pixels})"))
-    steps = run.monitor.steps()
-    if steps is not None and steps[2] > steps[1]:
-        first, last = run.monitor[0], run.monitor[-1]
-        seconds = (last.seconds - first.seconds) / (last.step - first.step or 1)
-        if seconds > 0:  # not where a resumed run began its clock again
-            text = words("{n} s, all of it, by the clock of monitor.csv", n=number(seconds))
-            said.append((words("A training step"), text))
+    seconds = run.monitor.seconds_a_step()
+    if seconds is not None:
+        text = words("{n} s, all of it, by the clock of monitor.csv", n=number(seconds))
+        said.append((words("A training step"), text))
     return said
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coordcbam.records import SUPPRESSING, MonitorRow, Run
-from coordcbam.report.charts import short
+from coordcbam.report.charts import is_map, short
 from coordcbam.report.words import Words
 
 _FEW = 3
@@ -218,9 +218,10 @@ def score(*sources: Mapping[str, float]) -> tuple[str, float] | None:
     """
     for wanted in ("map50-95", "map"):
         for source in sources:
-            for name, value in source.items():
-                if wanted in name.lower() and math.isfinite(value):
-                    return short(name), value
+            # What was trained on says least.
+            for name in sorted(filter(is_map, source), key=lambda name: name.startswith("train")):
+                if wanted in name.lower() and math.isfinite(source[name]):
+                    return short(name), source[name]
     return None
 
 

@@ -93,6 +93,12 @@ class Scoring:
         self.imgsz: Any = validator.args.imgsz
         self.batches: list[Tensor] = [validator.preprocess(each)["img"] for each in self._held]
 
+    def some(self, count: int) -> Tensor:
+        """So many of the images, or all, spread evenly over them, (B, C, H, W)."""
+        images = torch.cat(self.batches)
+        count = min(count, len(images))
+        return images[[i * len(images) // count for i in range(count)]]
+
     def __call__(self, network: nn.Module) -> float:
         """The score of this network; higher is better."""
         return float(self._validated(network)[0][self.name])
@@ -120,6 +126,19 @@ class Scoring:
             raise UsageError("it has no images")
         held = self._held = Held(loader, self._images, batch)
         return held
+
+
+def predictions(found: Any) -> Any:
+    """What a network of the host's returns, without the maps of the neck that it hands on.
+
+    >>> predictions(("boxes", {"scores": 1, "feats": ["P3", "P4", "P5"]}))
+    ['boxes', {'scores': 1}]
+    """
+    if isinstance(found, Mapping):
+        return {key: predictions(value) for key, value in found.items() if key != "feats"}
+    if isinstance(found, (list, tuple)):
+        return [predictions(each) for each in found]
+    return found
 
 
 def _nothing(*_: Any, **__: Any) -> None:

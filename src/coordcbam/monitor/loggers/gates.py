@@ -81,6 +81,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     True
     """
     before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
+    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         with fork_rng(*model.parameters()), torch.no_grad():
             model.eval()
@@ -92,3 +93,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 del now[name]
             now.update(attributes)
             module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)

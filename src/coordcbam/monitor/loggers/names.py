@@ -26,16 +26,19 @@ def scalars_of(readings: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def histograms_of(found: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The gates of every block, as :func:`gates` gives them.
+    """The gates of every block, as :func:`gates` gives them, without what is not finite.
+
+    A histogram has no place for that, and the gates of one with nothing else are left out.
 
     >>> import torch
     >>> list(histograms_of({"model.16": {"channel_gates": torch.ones(8)}}))
     ['coordcbam/model.16/channel_gates']
     """
     return {
-        f"{PREFIX}{block}/{name}": values
+        f"{PREFIX}{block}/{name}": finite
         for block, kinds in found.items()
         for name, values in kinds.items()
+        if (finite := values[values.isfinite()]).numel()
     }
 
 
