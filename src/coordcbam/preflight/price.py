@@ -16,7 +16,7 @@ from coordcbam.kernels import use
 from coordcbam.preflight.result import Figure
 from coordcbam.preflight.trial import Trial, as_it_trains, called, copied, tensors_of
 
-LENGTH = Length(seconds=0.8, least=8, most=60, warm_up=2)
+LENGTH = Length(seconds=0.5, least=8, most=60, warm_up=2)
 
 
 class Price(NamedTuple):
@@ -82,6 +82,38 @@ def work(model: nn.Module, inputs: Any) -> Work:
     with in_plain(), torch.no_grad(), elements, counter:
         called(model, inputs)
     return Work(counter.get_total_flops(), elements.total)
+
+
+def flops_of(trial: Trial, inputs: Any) -> dict[str, int]:
+    """Those of each block on trial, by its path, in one forward as for :func:`work`."""
+    counter = FlopCounterMode(display=False)
+    before: dict[str, int] = {}
+    found = dict.fromkeys(trial.blocks, 0)
+
+    def begin(path: str) -> Any:
+        return lambda _module, _args: before.update({path: counter.get_total_flops()})
+
+    def end(path: str) -> Any:
+        def add(_module: nn.Module, _args: Any, _out: Any) -> None:
+            found[path] += counter.get_total_flops() - before[path]
+
+        return add
+
+    handles = [
+        handle
+        for path, block in trial.blocks.items()
+        for handle in (
+            block.register_forward_pre_hook(begin(path)),
+            block.register_forward_hook(end(path)),
+        )
+    ]
+    try:
+        with in_plain(), torch.no_grad(), counter:
+            called(trial.model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from coordcbam.insert.attach import check_model
 from coordcbam.insert.plan import Places
 from coordcbam.preflight import signal
 from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candidates, words_of
-from coordcbam.preflight.price import Work, one_of, parameters, work
+from coordcbam.preflight.price import Work, flops_of, one_of, parameters, work
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
 from coordcbam.preflight.trial import Outputs, Trial, copied, everything, places_of, trial
@@ -107,12 +107,14 @@ def preflight(  # noqa: PLR0913
     found, notes = candidates(words)
     started = time.monotonic()
     with fork_rng(*model.parameters()):
+        known: dict[str, _Known] = {}
         ground, told = _ground(model, at, batches, score, outputs)
         if tuple(words) == BLOCKS:  # who names a block wants it
-            found, unfit = _fitting(ground, found)
+            known, unfit = _fitting(ground, found)
+            found = [each for each in found if each.name in known]
             told += unfit
         ticks = _ticks(progress, found, len(ground.rows), seeds)
-        rows = [_at_all(ground, each, seeds, ticks) for each in found]
+        rows = [_at_all(ground, each, seeds, ticks, known.get(each.name)) for each in found]
         alone = [_alone(ground, each, ticks) for each in found if each.name != NONE]
         for _ in ticks:  # tells the end
             pass
@@ -192,18 +194,22 @@ def _unheard(rows: Iterable[BlockRow]) -> list[str]:
     return [f"the outputs do not depend on what {', '.join(names)} changes: is the model trained?"]
 
 
-def _fitting(ground: Ground, found: list[Candidate]) -> tuple[list[Candidate], list[str]]:
-    """The blocks that run at all places, and a note for each that does not."""
-    fit, notes = [], []
+# What is known of a trial but its score.
+_Known: TypeAlias = tuple[signal.Heard, signal.Gradients | None]
+
+
+def _measured(ground: Ground, made: Trial) -> _Known:
+    return signal.heard(made, ground.batches), signal.gradients(made, ground.batches[0])
+
+
+def _fitting(ground: Ground, found: list[Candidate]) -> tuple[dict[str, _Known], list[str]]:
+    """What was measured of the first seed of each block that runs; a note for each other."""
+    fit, notes = {}, []
     for each in found:
         try:
-            made = ground.trial(each, 0)
-            signal.heard(made, ground.batches)
-            signal.gradients(made, ground.batches[0])
+            fit[each.name] = _measured(ground, ground.trial(each, 0))
         except UsageError as error:  # noqa: PERF203  (a handful)
             notes.append(f"skipped {each.name}: {error}")
-        else:
-            fit.append(each)
     return fit, notes
 
 
@@ -235,18 +241,24 @@ def _score_of_all(found: float) -> float:
     return found
 
 
-def _at_all(ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]) -> BlockRow:
-    """A block at all places, with every seed; without weights there is one."""
+def _at_all(
+    ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None], known: _Known | None
+) -> BlockRow:
+    """A block at all places, with every seed; without weights there is one.
+
+    ``known`` is what has been measured of the first seed already.
+    """
     seen = []
     for seed in range(1 if of.what is None else seeds):
         next(ticks)
         made = ground.trial(of, seed)
-        heard = signal.heard(made, ground.batches)
+        before = known if seed == 0 else None
+        heard, gradients = before or _measured(ground, made)
         seen.append(
             Seen(
                 gains=heard.gains,
                 drift=signal.drift(heard.outputs, ground.before.outputs),
-                gradients=signal.gradients(made, ground.batches[0]),
+                gradients=gradients,
                 score=ground.scored(made),
             )
         )
@@ -257,16 +269,16 @@ def _at_all(ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]) ->
 def _alone(ground: Ground, of: Candidate, ticks: Iterator[None]) -> list[tuple[AloneRow, int, int]]:
     """A block of the first seed at each place alone, its parameters and its operations."""
     found = []
+    flops = flops_of(ground.trial(of, 0), one_of(ground.batches[0]))
     for place in ground.rows:
         next(ticks)
         made = ground.trial(of, 0, [place.path])
         drift = signal.drift(signal.heard(made, ground.batches).outputs, ground.before.outputs)
-        flops = work(made.model, one_of(ground.batches[0])).flops - ground.work.flops
         count = parameters(made.blocks.values())
         score, before = ground.scored(made), ground.score_before  # which may change its network
         shock = None if score is None or before is None else score - before
         row = AloneRow(block=of.name, path=place.path, drift=drift, score=score, shock=shock)
-        found.append((row, count, flops))
+        found.append((row, count, flops[place.path]))
     return found
 
 
