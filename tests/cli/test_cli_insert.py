@@ -82,7 +82,7 @@ def test_an_existing_file_is_kept_unless_told(inside: Path, capsys: Any) -> None
         (["yolo11n.yaml", "-o", "a.pt", "--no-redirect"], "--no-redirect is for model files"),
         (["yolo11n.yaml", "-o", "a.yaml", "--no-redirect", "--at", "P5,4"], None),
         (["yolo11n.yaml", "-o", "a.yaml", "--block", "cbam"], "expected 'timm:NAME'"),
-        (["yolo11n.yaml", "-o", "a.yaml", "--block", "timm:nope"], "cannot be made"),
+        (["yolo11n.yaml", "-o", "a.yaml", "--block", "timm:nope"], "no block 'timm:nope': nearest"),
         (
             ["yolo11n.yaml", "-o", "a.yaml", "--block", "timm:se", "--preset", "step2"],
             "has no --pre",
