@@ -231,6 +231,13 @@ def test_a_row_that_is_none_is_named(row: str, model: Any, tmp_path: Path) -> No
         look_at(model, [file], tmp_path / "out")
 
 
+@pytest.mark.parametrize("row", ["0 40 30 20 10", "0 0.1 0.1 0.5 0.1 0.5 64"])
+def test_a_row_in_pixels_is_named(row: str, model: Any, tmp_path: Path) -> None:
+    file = as_set(tmp_path, Image.new("RGB", (8, 8)), f"{row}\n")
+    with pytest.raises(UsageError, match=r"a\.txt, line 1: .*expected shares of the image"):
+        look_at(model, [file], tmp_path / "out")
+
+
 def test_what_is_no_image_or_no_checkpoint_is_said_in_a_line(
     model: Any, trained: Path, tmp_path: Path
 ) -> None:

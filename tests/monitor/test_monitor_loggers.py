@@ -305,6 +305,22 @@ def test_gates_that_are_not_finite_switch_no_logger_off():
     assert (name, values.tolist(), others) == ("coordcbam/2/row_gates", [1.0, 1.0], [])
 
 
+def test_looking_before_a_backward_disturbs_no_graph():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.full((1,), 2.0))
+
+        def forward(self, x):
+            return x * self.scale
+
+    model = nn.Sequential(*model_of(), Scaled())
+    loss = model(PROBE).sum()
+    gates(model, PROBE)
+    loss.backward()
+    assert model[0].weight.grad is not None
+
+
 def test_without_a_probe_or_a_taker_there_is_no_forward(tmp_path):
     model, calls = model_of(), []
     model.register_forward_hook(lambda *_: calls.append(1))

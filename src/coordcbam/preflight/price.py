@@ -14,9 +14,9 @@ from coordcbam.bench.peers import PLAIN, kernel_kept
 from coordcbam.bench.timing import Call, Length, clock_for, interleaved, spread_of, threads
 from coordcbam.kernels import use
 from coordcbam.preflight.result import Figure
-from coordcbam.preflight.trial import Trial, as_it_trains, called, copied, tensors_of
+from coordcbam.preflight.trial import KEY, Trial, as_it_trains, called, copied, tensors_of
 
-LENGTH = Length(seconds=0.5, least=8, most=60, warm_up=2)
+LENGTH = Length(seconds=0.8, least=8, most=60, warm_up=2)
 
 
 class Price(NamedTuple):
@@ -84,36 +84,12 @@ def work(model: nn.Module, inputs: Any) -> Work:
     return Work(counter.get_total_flops(), elements.total)
 
 
-def flops_of(trial: Trial, inputs: Any) -> dict[str, int]:
+def flops_of(made: Trial, inputs: Any) -> dict[str, int]:
     """Those of each block on trial, by its path, in one forward as for :func:`work`."""
-    counter = FlopCounterMode(display=False)
-    before: dict[str, int] = {}
-    found = dict.fromkeys(trial.blocks, 0)
-
-    def begin(path: str) -> Any:
-        return lambda _module, _args: before.update({path: counter.get_total_flops()})
-
-    def end(path: str) -> Any:
-        def add(_module: nn.Module, _args: Any, _out: Any) -> None:
-            found[path] += counter.get_total_flops() - before[path]
-
-        return add
-
-    handles = [
-        handle
-        for path, block in trial.blocks.items()
-        for handle in (
-            block.register_forward_pre_hook(begin(path)),
-            block.register_forward_hook(end(path)),
-        )
-    ]
-    try:
-        with in_plain(), torch.no_grad(), counter:
-            called(trial.model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    with in_plain(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        called(made.model, inputs)
+    counts, root = counter.get_flop_counts(), type(made.model).__name__
+    return {path: sum(counts.get(f"{root}.{path}.{KEY}", {}).values()) for path in made.blocks}
 
 
 @contextmanager

@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from coordcbam.block import BlockConfig, certify
 from coordcbam.insert import Row
 from coordcbam.preflight.candidates import Candidate
+from coordcbam.preflight.ground import Ground
 from coordcbam.preflight.price import added, parameters
 from coordcbam.preflight.result import AloneRow, AtPlace, BlockRow, Figure, PlaceRow
 from coordcbam.preflight.signal import Gain, Gradients
 from coordcbam.preflight.verdict import harms, ranked
-
-if TYPE_CHECKING:
-    from coordcbam.preflight.run import Ground
 
 
 class Seen(NamedTuple):
@@ -22,10 +20,10 @@ class Seen(NamedTuple):
     gains: Mapping[str, Gain]
     drift: float
     gradients: Gradients | None
-    score: float | None
+    score: float | None = None
 
 
-def block_row(ground: "Ground", of: Candidate, seen: Sequence[Seen]) -> BlockRow:
+def block_row(ground: Ground, of: Candidate, seen: Sequence[Seen]) -> BlockRow:
     """The row of one block, its price measured on the blocks of the first seed."""
     made = ground.trial(of, 0)
     price = added(made, ground.model, ground.batches[0], ground.work)

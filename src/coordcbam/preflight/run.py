@@ -1,56 +1,27 @@
 """The preflight itself: every block at all places and at each alone, on copies, untrained."""
 
-import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from coordcbam._support.errors import UsageError, shown
 from coordcbam._support.rng import fork_rng
 from coordcbam.bench.rows import machine, versions
-from coordcbam.insert import Row
 from coordcbam.insert.attach import check_model
 from coordcbam.insert.plan import Places
 from coordcbam.preflight import signal
 from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candidates, words_of
-from coordcbam.preflight.price import Work, flops_of, one_of, parameters, work
+from coordcbam.preflight.ground import Ground, Score, ground_of
+from coordcbam.preflight.price import flops_of, one_of, parameters
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
-from coordcbam.preflight.trial import Outputs, Trial, copied, everything, places_of, trial
+from coordcbam.preflight.trial import Outputs, Trial, everything
 from coordcbam.preflight.verdict import tells, verdict
 
-Score: TypeAlias = Callable[[nn.Module], float]
 # (done, all, what is measured now); called before each measurement and after the last.
 Progress: TypeAlias = Callable[[int, int, str], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What every trial has in common, and the model without blocks."""
-
-    model: nn.Module
-    rows: tuple[Row, ...]
-    batches: list[Any]
-    score: Score | None
-    outputs: Outputs
-    before: signal.Heard
-    gradients: signal.Gradients | None
-    score_before: float | None
-    work: Work
-
-    def scored(self, made: Trial) -> float | None:
-        """The score of a copy in eval mode."""
-        return None if self.score is None else scored_by(self.score, made.model.eval())
-
-    def trial(self, of: Candidate, seed: int, paths: Iterable[str] | None = None) -> Trial:
-        """A copy with blocks at all places, or at these."""
-        wanted = None if paths is None else set(paths)
-        channels = {r.path: r.channels for r in self.rows if wanted is None or r.path in wanted}
-        return trial(self.model, channels, of, seed, self.outputs)
 
 
 def preflight(  # noqa: PLR0913
@@ -90,6 +61,7 @@ def preflight(  # noqa: PLR0913
             number, or without blocks not finite; a model that cannot be copied, whose outputs are
             NaN, have nothing to compare, or have other shapes with blocks.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
     >>> found = preflight(model, [torch.ones(2, 3, 8, 8)], at="1", blocks="step3")
     >>> found.verdict
@@ -107,8 +79,8 @@ def preflight(  # noqa: PLR0913
     found, notes = candidates(words)
     started = time.monotonic()
     with fork_rng(*model.parameters()):
-        known: dict[str, _Known] = {}
-        ground, told = _ground(model, at, batches, score, outputs)
+        known: dict[str, Seen] = {}
+        ground, told = ground_of(model, at, batches, score, outputs)
         if tuple(words) == BLOCKS:  # who names a block wants it
             known, unfit = _fitting(ground, found)
             found = [each for each in found if each.name in known]
@@ -147,41 +119,6 @@ def preflight(  # noqa: PLR0913
     )
 
 
-def _ground(
-    model: nn.Module, at: Places, batches: list[Any], score: Score | None, outputs: Outputs
-) -> tuple[Ground, list[str]]:
-    """The model without blocks, measured as each trial is; and what there is to say of it."""
-    rows, before = places_of(model, at, batches[0])
-    notes = [f"{path} has a block already: the one on trial comes after it" for path in before]
-    channels = {row.path: row.channels for row in rows}
-    made = trial(model, channels, Candidate(name=NONE, what=None), 0, outputs)
-    plain = Trial(copied(model).eval(), {}, outputs)
-    work_before = work(plain.model, one_of(batches[0]))  # a score may change its network
-    gradients = signal.gradients(made, batches[0])
-    if gradients is None:
-        notes.append("the model has no gradient: nothing is said of it")
-    heard = signal.heard(plain, batches)
-    score_before = None if score is None else _score_of_all(scored_by(score, plain.model))
-    signal.check_comparable(heard.outputs, alone=not tells(score_before))
-    ground = Ground(
-        model=model,
-        rows=rows,
-        batches=batches,
-        score=score,
-        outputs=outputs,
-        before=heard,
-        gradients=gradients,
-        score_before=score_before,
-        work=work_before,
-    )
-    if ground.score_before is not None and not tells(ground.score_before):
-        notes.append(
-            f"the model scores {ground.score_before:.3g} as it is, of which any change may be "
-            "chance: read how far its outputs drift"
-        )
-    return ground, notes
-
-
 def _unheard(rows: Iterable[BlockRow]) -> list[str]:
     """A note on blocks that change the signal where the outputs do not show it."""
     names = [
@@ -194,55 +131,29 @@ def _unheard(rows: Iterable[BlockRow]) -> list[str]:
     return [f"the outputs do not depend on what {', '.join(names)} changes: is the model trained?"]
 
 
-# What is known of a trial but its score.
-_Known: TypeAlias = tuple[signal.Heard, signal.Gradients | None]
+def _seen(ground: Ground, made: Trial) -> Seen:
+    """What there is to see of a trial but its score."""
+    heard = signal.heard(made, ground.batches)
+    return Seen(
+        gains=heard.gains,
+        drift=signal.drift(heard.outputs, ground.before.outputs),
+        gradients=signal.gradients(made, ground.batches[0]),
+    )
 
 
-def _measured(ground: Ground, made: Trial) -> _Known:
-    return signal.heard(made, ground.batches), signal.gradients(made, ground.batches[0])
-
-
-def _fitting(ground: Ground, found: list[Candidate]) -> tuple[dict[str, _Known], list[str]]:
+def _fitting(ground: Ground, found: list[Candidate]) -> tuple[dict[str, Seen], list[str]]:
     """What was measured of the first seed of each block that runs; a note for each other."""
     fit, notes = {}, []
     for each in found:
         try:
-            fit[each.name] = _measured(ground, ground.trial(each, 0))
+            fit[each.name] = _seen(ground, ground.trial(each, 0))
         except UsageError as error:  # noqa: PERF203  (a handful)
             notes.append(f"skipped {each.name}: {error}")
     return fit, notes
 
 
-def scored_by(score: Score, model: nn.Module) -> float:
-    """The score as a number.
-
-    Raises:
-        UsageError: something else.
-    """
-    with torch.no_grad():
-        found: Any = score(model)
-    try:
-        number = None if isinstance(found, (str, bytes)) else float(found)
-    except (TypeError, ValueError, RuntimeError):
-        number = None
-    if number is None:
-        raise UsageError(f"score(model) returned {shown(found)}: expected one number")
-    return number
-
-
-def _score_of_all(found: float) -> float:
-    """The score without blocks, to which all others are compared.
-
-    Raises:
-        UsageError: it is not finite.
-    """
-    if not math.isfinite(found):
-        raise UsageError(f"the model without blocks scores {found}: expected a finite number")
-    return found
-
-
 def _at_all(
-    ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None], known: _Known | None
+    ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None], known: Seen | None
 ) -> BlockRow:
     """A block at all places, with every seed; without weights there is one.
 
@@ -252,16 +163,8 @@ def _at_all(
     for seed in range(1 if of.what is None else seeds):
         next(ticks)
         made = ground.trial(of, seed)
-        before = known if seed == 0 else None
-        heard, gradients = before or _measured(ground, made)
-        seen.append(
-            Seen(
-                gains=heard.gains,
-                drift=signal.drift(heard.outputs, ground.before.outputs),
-                gradients=gradients,
-                score=ground.scored(made),
-            )
-        )
+        found = known if known is not None and seed == 0 else _seen(ground, made)
+        seen.append(found._replace(score=ground.scored(made)))
     next(ticks)
     return block_row(ground, of, seen)
 

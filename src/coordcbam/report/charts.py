@@ -14,6 +14,7 @@ POINTS = 1000  # rows of a block that are drawn; every dip and peak is among the
 _MARKS = 300
 _DIGITS = 5
 _PALETTE = 7
+_MAP = re.compile(r"(?<![a-z])map(?![a-z])")  # a word of a lower-case name
 Numbers = Sequence[float | None]
 
 
@@ -171,9 +172,6 @@ def is_map(column: str) -> bool:
     [True, True, False]
     """
     return _MAP.search(column.lower()) is not None
-
-
-_MAP = re.compile(r"(?<![a-z])map(?![a-z])")
 
 
 def short(column: str) -> str:

@@ -81,7 +81,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     True
     """
     before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
-    values = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    values = [
+        (buffer, buffer._version, buffer.detach().clone())
+        for buffer in model.buffers()
+        if not buffer.is_inference()
+    ]
     try:
         with fork_rng(*model.parameters()), torch.no_grad():
             model.eval()
@@ -94,5 +98,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             now.update(attributes)
             module._buffers.update(buffers)
         with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+            for buffer, version, value in values:
+                if buffer._version != version:  # a graph of the caller's may hold the others
+                    buffer.copy_(value)
