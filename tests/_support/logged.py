@@ -41,7 +41,7 @@ def board_counts(folder: Path) -> dict[str, list[tuple[int, int]]]:
 
 
 def _wandb_records(raw: bytes) -> Iterator[bytes]:
-    """The records of a ``.wandb`` file, which is a LevelDB log; wandb has no reader of its own."""
+    """The whole records of a ``.wandb`` file so far: a LevelDB log; wandb has no reader of it."""
     assert raw[:4] == b":W&B"
     position, whole = 7, b""
     while position + 7 <= len(raw):
@@ -49,6 +49,8 @@ def _wandb_records(raw: bytes) -> Iterator[bytes]:
             position += BLOCK - position % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", raw[position : position + 7])
+        if position + 7 + length > len(raw):  # still being written
+            return
         whole += raw[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in {1, 4}:  # a whole record, or the last part of one

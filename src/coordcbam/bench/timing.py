@@ -134,7 +134,6 @@ def threads(count: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _without_collector() -> Iterator[None]:
     on = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -13,7 +13,7 @@ from coordcbam.insert import Row
 from coordcbam.insert.plan import Places
 from coordcbam.preflight import signal
 from coordcbam.preflight.candidates import NONE, Candidate
-from coordcbam.preflight.price import Work, one_of, work
+from coordcbam.preflight.price import Base, base_of
 from coordcbam.preflight.trial import Outputs, Trial, copied, places_of, trial
 from coordcbam.preflight.verdict import tells
 
@@ -32,7 +32,7 @@ class Ground:
     before: signal.Heard
     gradients: signal.Gradients | None
     score_before: float | None
-    work: Work
+    base: Base
 
     def scored(self, made: Trial) -> float | None:
         """The score of a copy in eval mode."""
@@ -54,7 +54,6 @@ def ground_of(
     channels = {row.path: row.channels for row in rows}
     made = trial(model, channels, Candidate(name=NONE, what=None), 0, outputs)
     plain = Trial(copied(model).eval(), {}, outputs)
-    work_before = work(plain.model, one_of(batches[0]))  # a score may change its network
     gradients = signal.gradients(made, batches[0])
     if gradients is None:
         notes.append("the model has no gradient: nothing is said of it")
@@ -70,7 +69,7 @@ def ground_of(
         before=heard,
         gradients=gradients,
         score_before=score_before,
-        work=work_before,
+        base=base_of(model, batches[0]),
     )
     if ground.score_before is not None and not tells(ground.score_before):
         notes.append(

@@ -20,8 +20,10 @@ LENGTH = Length(seconds=0.8, least=8, most=60, warm_up=2)
 
 
 class Price(NamedTuple):
-    """What blocks add: see ``UNITS``."""
+    """What blocks add: see ``UNITS``; and the operations of each by the path of its place."""
 
+    flops_at: dict[str, int]
+    parameters: int
     flops: int
     elementwise: int
     latency_ms: Figure
@@ -40,6 +42,17 @@ class Work(NamedTuple):
     elementwise: int
 
 
+class Base(NamedTuple):
+    """The model without blocks in eval mode, and what one forward of one sample is to it.
+
+    ``kept_bytes`` are kept for a backward; None where the model cannot be run so.
+    """
+
+    model: nn.Module
+    work: Work
+    kept_bytes: int | None
+
+
 class _Elements(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the elements of what PyTorch's counter of operations leaves out."""
 
@@ -53,43 +66,49 @@ class _Elements(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def added(made: Trial, model: nn.Module, batch: Any, before: Work) -> Price:
-    """What the blocks of a trial add to ``model``, whose own work is ``before``, for one sample."""
-    sample, without = one_of(batch), Trial(copied(model).eval(), {})
-    device = next((t.device for t in model.parameters()), torch.device("cpu"))
-    after = work(made.model, sample)
-    milliseconds, ratio = latency(made, without, sample, device)
-    more, less = kept_bytes(made, sample), kept_bytes(without, sample)
+def base_of(model: nn.Module, batch: Any) -> Base:
+    """Measured on a copy, which is kept: a score may change its network."""
+    plain, sample = copied(model).eval(), one_of(batch)
+    return Base(plain, work(plain, sample)[0], kept_bytes(plain, sample))
+
+
+def added(made: Trial, base: Base, batch: Any) -> Price:
+    """What the blocks of a trial add to the model without them, for one sample."""
+    sample = one_of(batch)
+    after, flops_of = work(made.model, sample)
+    milliseconds, ratio = latency(made.model, base.model, sample)
+    kept = kept_bytes(made.model, sample)
     return Price(
-        flops=after.flops - before.flops,
-        elementwise=after.elementwise - before.elementwise,
+        flops_at={path: flops_of.get(f"{path}.{KEY}", 0) for path in made.blocks},
+        parameters=parameters(made.blocks.values()),
+        flops=after.flops - base.work.flops,
+        elementwise=after.elementwise - base.work.elementwise,
         latency_ms=milliseconds,
         latency_ratio=ratio,
-        memory_bytes=None if more is None or less is None else more - less,
+        memory_bytes=None if kept is None or base.kept_bytes is None else kept - base.kept_bytes,
     )
 
 
-def work(model: nn.Module, inputs: Any) -> Work:
+def work(model: nn.Module, inputs: Any) -> tuple[Work, dict[str, int]]:
     """The work of one forward of ``model``, which is in eval mode, in the notebook's arithmetic.
 
     That arithmetic is PyTorch's own operations, each of which is counted; the fast kernels do less.
+    With it come the ``flops`` of each module inside, by its path.
 
     >>> work(nn.Conv2d(3, 4, 1).eval(), torch.ones(1, 3, 2, 2))
-    Work(flops=96, elementwise=0)
+    (Work(flops=96, elementwise=0), {})
     """
     elements: Any = _Elements()  # type: ignore[no-untyped-call]
     counter = FlopCounterMode(display=False)
     with in_plain(), torch.no_grad(), elements, counter:
         called(model, inputs)
-    return Work(counter.get_total_flops(), elements.total)
-
-
-def flops_of(made: Trial, inputs: Any) -> dict[str, int]:
-    """Those of each block on trial, by its path, in one forward as for :func:`work`."""
-    with in_plain(), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        called(made.model, inputs)
-    counts, root = counter.get_flop_counts(), type(made.model).__name__
-    return {path: sum(counts.get(f"{root}.{path}.{KEY}", {}).values()) for path in made.blocks}
+    root = f"{type(model).__name__}."
+    inside = {
+        name.removeprefix(root): sum(counts.values())
+        for name, counts in counter.get_flop_counts().items()
+        if name.startswith(root)
+    }
+    return Work(counter.get_total_flops(), elements.total), inside
 
 
 @contextmanager
@@ -117,18 +136,14 @@ def one_of(batch: Any) -> Any:
     return batch[:1] if isinstance(batch, Tensor) and batch.dim() else batch
 
 
-def latency(
-    trial: Trial, without: Trial, inputs: Any, device: torch.device
-) -> tuple[Figure, Figure]:
+def latency(made: nn.Module, without: nn.Module, inputs: Any) -> tuple[Figure, Figure]:
     """Milliseconds added to a forward, and its time over that without: medians over rounds.
 
     Both take turns, so whatever the machine does, it does to both; on the CPU in one thread, which
     waits for no other.
     """
-    calls = {
-        name: Call(_forward(each.model.eval(), inputs))
-        for name, each in (("with", trial), ("without", without))
-    }
+    calls = {"with": Call(_forward(made, inputs)), "without": Call(_forward(without, inputs))}
+    device = next((t.device for t in made.parameters()), torch.device("cpu"))
     with torch.inference_mode(), threads(1):
         times = interleaved(calls, LENGTH, clock_for(device))
     pairs = list(zip(times["with"], times["without"], strict=True))
@@ -155,21 +170,21 @@ class _Called(nn.Module):
         return self.model(x.clone(), *self.rest)
 
 
-def kept_bytes(trial: Trial, inputs: Any) -> int | None:
+def kept_bytes(model: nn.Module, inputs: Any) -> int | None:
     """Bytes that the backward of one forward keeps; None where a model cannot be run so."""
     x, *rest = inputs if isinstance(inputs, tuple) else (inputs,)
     if not isinstance(x, Tensor):
         return None
     if x.is_floating_point():
         x = x.detach().clone().requires_grad_()
-    as_it_trains(trial.model)
+    as_it_trains(model)
     try:
         with torch.enable_grad():
-            return saved_bytes(_Called(trial.model, tuple(rest)), x)
+            return saved_bytes(_Called(model, tuple(rest)), x)
     except Exception:  # in train mode a model may want more than its input
         return None
     finally:
-        trial.model.eval()
+        model.eval()
 
 
 def parameters(modules: Any) -> int:

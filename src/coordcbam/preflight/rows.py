@@ -8,7 +8,7 @@ from coordcbam.block import BlockConfig, certify
 from coordcbam.insert import Row
 from coordcbam.preflight.candidates import Candidate
 from coordcbam.preflight.ground import Ground
-from coordcbam.preflight.price import added, parameters
+from coordcbam.preflight.price import Price
 from coordcbam.preflight.result import AloneRow, AtPlace, BlockRow, Figure, PlaceRow
 from coordcbam.preflight.signal import Gain, Gradients
 from coordcbam.preflight.verdict import harms, ranked
@@ -23,10 +23,8 @@ class Seen(NamedTuple):
     score: float | None = None
 
 
-def block_row(ground: Ground, of: Candidate, seen: Sequence[Seen]) -> BlockRow:
-    """The row of one block, its price measured on the blocks of the first seed."""
-    made = ground.trial(of, 0)
-    price = added(made, ground.model, ground.batches[0], ground.work)
+def block_row(ground: Ground, of: Candidate, price: Price, seen: Sequence[Seen]) -> BlockRow:
+    """The row of one block, whose price is that of the first seed."""
     low, high = _ends(of, seen)
     scores = [each.score for each in seen if each.score is not None]
     score = Figure.of(scores) if scores else None
@@ -34,7 +32,7 @@ def block_row(ground: Ground, of: Candidate, seen: Sequence[Seen]) -> BlockRow:
     shock = None if score is None or before is None else score.minus(before)
     return BlockRow(
         block=of.name,
-        places=tuple(_at(path, seen) for path in made.blocks),
+        places=tuple(_at(row.path, seen) for row in ground.rows),
         gain_min=low,
         gain_max=high,
         certified=isinstance(of.what, BlockConfig),
@@ -43,8 +41,12 @@ def block_row(ground: Ground, of: Candidate, seen: Sequence[Seen]) -> BlockRow:
         score=score,
         shock=shock,
         gradient_input=_of_input(ground.gradients, seen),
-        parameters=parameters(made.blocks.values()),
-        **price._asdict(),
+        parameters=price.parameters,
+        flops=price.flops,
+        elementwise=price.elementwise,
+        latency_ms=price.latency_ms,
+        latency_ratio=price.latency_ratio,
+        memory_bytes=price.memory_bytes,
     )
 
 

@@ -14,7 +14,7 @@ from coordcbam.insert.plan import Places
 from coordcbam.preflight import signal
 from coordcbam.preflight.candidates import BLOCKS, NONE, Block, Candidate, candidates, words_of
 from coordcbam.preflight.ground import Ground, Score, ground_of
-from coordcbam.preflight.price import flops_of, one_of, parameters
+from coordcbam.preflight.price import Price, added, parameters
 from coordcbam.preflight.result import AloneRow, BlockRow, Preflight
 from coordcbam.preflight.rows import Seen, block_row, place_rows
 from coordcbam.preflight.trial import Outputs, Trial, everything
@@ -22,6 +22,7 @@ from coordcbam.preflight.verdict import tells, verdict
 
 # (done, all, what is measured now); called before each measurement and after the last.
 Progress: TypeAlias = Callable[[int, int, str], None]
+ALONE = " alone"
 
 
 def preflight(  # noqa: PLR0913
@@ -79,15 +80,22 @@ def preflight(  # noqa: PLR0913
     found, notes = candidates(words)
     started = time.monotonic()
     with fork_rng(*model.parameters()):
-        known: dict[str, Seen] = {}
         ground, told = ground_of(model, at, batches, score, outputs)
-        if tuple(words) == BLOCKS:  # who names a block wants it
-            known, unfit = _fitting(ground, found)
-            found = [each for each in found if each.name in known]
-            told += unfit
-        ticks = _ticks(progress, found, len(ground.rows), seeds)
-        rows = [_at_all(ground, each, seeds, ticks, known.get(each.name)) for each in found]
-        alone = [_alone(ground, each, ticks) for each in found if each.name != NONE]
+        coming = _coming(found, len(ground.rows), seeds)
+        ticks = _ticks(progress, coming)
+        rows, fit = [], []
+        for each in found:
+            try:
+                row, price = _at_all(ground, each, seeds, ticks)
+            except UsageError as error:  # noqa: PERF203  (a handful)
+                if tuple(words) != BLOCKS:  # who names a block wants it
+                    raise
+                told.append(f"skipped {each.name}: {error}")
+                coming[:] = [name for name in coming if name.removesuffix(ALONE) != each.name]
+            else:
+                rows.append(row)
+                fit.append((each, price))
+        alone = [_alone(ground, *each, ticks) for each in fit if each[0].name != NONE]
         for _ in ticks:  # tells the end
             pass
     singles = [single for several in alone for single in several]
@@ -97,7 +105,7 @@ def preflight(  # noqa: PLR0913
         about={
             "model": type(model).__name__,
             "places": [{"path": row.path, "channels": row.channels} for row in ground.rows],
-            "blocks": [each.name for each in found],
+            "blocks": [row.block for row in rows],
             "seeds": seeds,
             "batches": [_shape(batch) for batch in batches],
             "versions": versions(),
@@ -109,7 +117,7 @@ def preflight(  # noqa: PLR0913
             "score": base,
             "score_tells": tells(base),
             "parameters": parameters([model]),
-            **ground.work._asdict(),
+            **ground.base.work._asdict(),
         },
         rows=tuple(rows),
         alone=tuple(row for row, _, _ in singles),
@@ -141,38 +149,27 @@ def _seen(ground: Ground, made: Trial) -> Seen:
     )
 
 
-def _fitting(ground: Ground, found: list[Candidate]) -> tuple[dict[str, Seen], list[str]]:
-    """What was measured of the first seed of each block that runs; a note for each other."""
-    fit, notes = {}, []
-    for each in found:
-        try:
-            fit[each.name] = _seen(ground, ground.trial(each, 0))
-        except UsageError as error:  # noqa: PERF203  (a handful)
-            notes.append(f"skipped {each.name}: {error}")
-    return fit, notes
-
-
 def _at_all(
-    ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None], known: Seen | None
-) -> BlockRow:
-    """A block at all places, with every seed; without weights there is one.
-
-    ``known`` is what has been measured of the first seed already.
-    """
+    ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]
+) -> tuple[BlockRow, Price]:
+    """A block at all places, with every seed; without weights there is one."""
     seen = []
     for seed in range(1 if of.what is None else seeds):
         next(ticks)
         made = ground.trial(of, seed)
-        found = known if known is not None and seed == 0 else _seen(ground, made)
-        seen.append(found._replace(score=ground.scored(made)))
-    next(ticks)
-    return block_row(ground, of, seen)
+        found = _seen(ground, made)
+        if seed == 0:
+            next(ticks)
+            price = added(made, ground.base, ground.batches[0])
+        seen.append(found._replace(score=ground.scored(made)))  # which may change its network
+    return block_row(ground, of, price, seen), price
 
 
-def _alone(ground: Ground, of: Candidate, ticks: Iterator[None]) -> list[tuple[AloneRow, int, int]]:
+def _alone(
+    ground: Ground, of: Candidate, price: Price, ticks: Iterator[None]
+) -> list[tuple[AloneRow, int, int]]:
     """A block of the first seed at each place alone, its parameters and its operations."""
     found = []
-    flops = flops_of(ground.trial(of, 0), one_of(ground.batches[0]))
     for place in ground.rows:
         next(ticks)
         made = ground.trial(of, 0, [place.path])
@@ -181,22 +178,29 @@ def _alone(ground: Ground, of: Candidate, ticks: Iterator[None]) -> list[tuple[A
         score, before = ground.scored(made), ground.score_before  # which may change its network
         shock = None if score is None or before is None else score - before
         row = AloneRow(block=of.name, path=place.path, drift=drift, score=score, shock=shock)
-        found.append((row, count, flops[place.path]))
+        found.append((row, count, price.flops_at[place.path]))
     return found
 
 
-def _ticks(
-    progress: Progress | None, found: Sequence[Candidate], places: int, seeds: int
-) -> Iterator[None]:
-    """Each ``next`` tells what comes: the seeds and the cost of a block, then its places alone."""
+def _coming(found: Sequence[Candidate], places: int, seeds: int) -> list[str]:
+    """What is measured: the seeds and the price of each block, then its places alone."""
     names = [
         name for each in found for name in [each.name] * (2 if each.what is None else seeds + 1)
     ]
-    names += [f"{each.name} alone" for each in found if each.name != NONE for _ in range(places)]
-    for done, name in enumerate([*names, "done"]):
+    return names + [each.name + ALONE for each in found if each.name != NONE for _ in range(places)]
+
+
+def _ticks(progress: Progress | None, coming: list[str]) -> Iterator[None]:
+    """Each ``next`` takes the first of what is coming, which may shrink, and tells it."""
+    done = 0
+    while coming:
+        name = coming.pop(0)
         if progress is not None:
-            progress(done, len(names), name)
+            progress(done, done + 1 + len(coming), name)
         yield
+        done += 1
+    if progress is not None:
+        progress(done, done, "done")
 
 
 def _checked(batches: Iterable[Any]) -> list[Any]:

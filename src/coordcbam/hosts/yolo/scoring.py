@@ -17,7 +17,7 @@ from coordcbam._support.errors import UsageError, said, shown
 from coordcbam._support.rng import fork_rng
 
 IMAGES = 64
-BATCH = 16
+PIXELS = 16 * 640 * 640  # of a batch, unless its size is given
 # What a validation would write, or would take from the training of the checkpoint.
 SETTINGS: dict[str, Any] = {
     "mode": "val",
@@ -38,9 +38,10 @@ LOGGER = logging.getLogger("ultralytics")
 class Held:
     """Batches in memory, in the shape of a host's loader; each pass gets fresh dictionaries."""
 
-    def __init__(self, loader: Any, images: int, batch: int) -> None:
+    def __init__(self, loader: Any, images: int, batch: int | None) -> None:
         dataset, count = loader.dataset, len(loader.dataset)
         taken = [dataset[i * count // min(images, count)] for i in range(min(images, count))]
+        batch = batch or max(1, PIXELS // taken[0]["img"][0].numel())
         self.batch_size, self.collate_fn = batch, loader.collate_fn
         self.dataset = range(len(taken))  # whose length the host asks for
         parts = (taken[start : start + batch] for start in range(0, len(taken), batch))
@@ -77,10 +78,10 @@ class Scoring:
         if isinstance(images, bool) or not isinstance(images, int) or images < 1:
             raise UsageError(f"images={shown(images)}: expected an integer of 1 or more")
         device = next(model.model.parameters()).device
-        given = {**model.overrides, "device": str(device), "batch": BATCH, **arguments, **SETTINGS}
+        given = {**model.overrides, "device": str(device), **arguments, **SETTINGS}
         self._arguments = {key: given[key] for key in given if key not in {"project", "name"}}
         self._validator = model._smart_load("validator")
-        self._datasets, self._images = datasets, images
+        self._datasets, self._images, self._batch = datasets, images, arguments.get("batch")
         try:
             found, validator = self._validated(model.model)
         except Exception as error:  # a host has errors of its own
@@ -113,18 +114,19 @@ class Scoring:
             )
             if self._held is None:
                 make = validator.get_dataloader
-                batch = int(self._arguments["batch"])
-                validator.get_dataloader = lambda *words: self._hold(make(*words), batch)
-            made: Any = copy.deepcopy(network)
-            made.info = _nothing  # which fusing would count the operations for
-            validator(model=made)
+                validator.get_dataloader = lambda *words: self._hold(make(*words))
+            # Newer hosts copy the network themselves.
+            made = network if hasattr(validator, "get_model") else copy.deepcopy(network)
+            # Fusing would count its operations for a summary.
+            with mock.patch.object(made, "info", _nothing, create=True):
+                validator(model=made)
             self.threads = torch.get_num_threads()  # as many as the host thinks right
         return validator.metrics.results_dict, validator
 
-    def _hold(self, loader: Any, batch: int) -> Held:
+    def _hold(self, loader: Any) -> Held:
         if not len(loader.dataset):
             raise UsageError("it has no images")
-        held = self._held = Held(loader, self._images, batch)
+        held = self._held = Held(loader, self._images, self._batch)
         return held
 
 
