@@ -1,11 +1,14 @@
 """What the documents say is so: their code runs, their links lead somewhere, tables are fresh."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -18,13 +21,28 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 NOT_RUN = "# not run"
 
 
-def examples() -> list[pytest.param]:  # type: ignore[valid-type]
+# Each in a namespace of its own, as if it were the only one.
+RUN = """
+import json, sys
+for place, code in json.loads(sys.argv[1]):
+    exec(compile(code, place, "exec"), {"__name__": "__main__"})
+"""
+Example: TypeAlias = tuple[str, str]  # where it is, and its code
+
+
+def examples(*, that_train: bool) -> list[Any]:
+    """One parameter a page with examples that train, or that do not."""
     found = []
     for page in PAGES:
-        # Blocks of one page share names, as a reader types them one after the other.
-        for number, code in enumerate(FENCE.findall(page.read_text(encoding="utf-8")), start=1):
-            if not code.startswith(NOT_RUN):
-                found.append(pytest.param(code, id=f"{page.relative_to(ROOT)}:{number}"))
+        name = str(page.relative_to(ROOT))
+        numbered = enumerate(FENCE.findall(page.read_text(encoding="utf-8")), start=1)
+        chosen = [
+            (f"{name}:{number}", code)
+            for number, code in numbered
+            if not code.startswith(NOT_RUN) and (".train(" in code) == that_train
+        ]
+        if chosen:
+            found.append(pytest.param(chosen, id=name))
     return found
 
 
@@ -35,10 +53,9 @@ def test_the_readme_begins_with_an_example_of_five_lines() -> None:
     assert not first.startswith(NOT_RUN)
 
 
-@pytest.mark.parametrize("code", examples())
-def test_an_example_runs(
-    code: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture
+def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Python of these arguments, in an empty folder and offline; its standard output."""
     (tmp_path / "config").mkdir()
     without_trackers(tmp_path / "config")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
@@ -50,9 +67,9 @@ def test_an_example_runs(
         "COORDCBAM_CACHE": str(tmp_path_factory.getbasetemp().parent / "digits"),
     }
 
-    def python(text: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-c", text],
+    def python(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", *words],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -60,17 +77,27 @@ def test_an_example_runs(
             timeout=500,
             check=False,
         )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
 
-    trains = ".train(" in code
-    if trains:
-        # Where Ultralytics lies inside a git checkout, its runs go there; here they must not.
-        runs = str(tmp_path / "runs")
-        python(f"from ultralytics import settings; settings.update({{'runs_dir': {runs!r}}})")
-    done = python(code)
-    assert done.returncode == 0, done.stderr[-3000:]
-    if trains:  # the page says where the records are
-        (said,) = re.findall(r"# (runs/\S+)", code)
-        assert (tmp_path / said / "report.html").exists(), done.stdout[-2000:]
+    return python
+
+
+@pytest.mark.parametrize("code", examples(that_train=False))
+def test_examples_run(code: list[Example], run: Callable[..., str]) -> None:
+    run(RUN, json.dumps(code))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("code", examples(that_train=True))
+def test_examples_train(code: list[Example], tmp_path: Path, run: Callable[..., str]) -> None:
+    # Where Ultralytics lies inside a git checkout, its runs go there; here they must not.
+    runs = str(tmp_path / "runs")
+    run(f"from ultralytics import settings; settings.update({{'runs_dir': {runs!r}}})")
+    out = run(RUN, json.dumps(code))
+    for _, text in code:  # the page says where the records are
+        (said,) = re.findall(r"# (runs/\S+)", text)
+        assert (tmp_path / said / "report.html").exists(), out[-2000:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -70,6 +70,7 @@ def test_after_an_exception(
     assert read_run(run_dir).info.started == started
 
 
+@pytest.mark.long
 def test_after_a_kill(
     settings: dict[str, Any], fresh_process: Callable[..., str], calls: Any
 ) -> None:
@@ -213,6 +214,7 @@ def test_blocks_that_the_checkpoint_has_not_are_not_lost_in_silence(
     assert len(cc.blocks(more.model)) == (3 if first else 2)
 
 
+@pytest.mark.long
 def test_another_run_in_the_same_folder_has_records_of_its_own(settings: dict[str, Any]) -> None:
     arguments = {**settings, "exist_ok": True}
     model = YOLO("yolo11n.yaml")

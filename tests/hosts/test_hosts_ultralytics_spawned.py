@@ -64,6 +64,7 @@ def blocks_in(folder: Path) -> list[str]:
     return [path for path, _ in cc.blocks(network)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [YOLO, ultralytics.YOLO], ids=["ours", "plain"])
 @pytest.mark.parametrize("route", ["hook", "rows"])
 def test_a_child_trains_the_blocks(

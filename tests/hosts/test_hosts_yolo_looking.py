@@ -313,6 +313,7 @@ def trained_with(settings: dict[str, Any], name: str, **insert: Any) -> dict[str
     return {**state, "next number": torch.rand(1)}
 
 
+@pytest.mark.long
 def test_a_training_is_the_same_with_and_without_pictures(
     settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

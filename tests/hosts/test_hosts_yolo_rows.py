@@ -189,6 +189,7 @@ def test_a_plain_yolo_reads_it_in_a_fresh_process(tmp_path: Path, fresh_process:
     assert "CoordCBAMLayer" in fresh_process(code, tmp_path / "yolo11n-cc.yaml")
 
 
+@pytest.mark.long
 def test_trained_rows_survive_a_checkpoint(
     tmp_path: Path, settings: dict[str, Any], fresh_process: Any
 ) -> None:

@@ -96,6 +96,7 @@ def test_the_network_and_the_process_are_as_before(
     scoring(best, trained_data, images=8)(best.model)
     after = best.model.state_dict()
     assert list(after) == list(before)  # not fused
+    assert "info" not in vars(best.model)
     assert all(torch.equal(after[key], value) for key, value in before.items())
     assert best.model.training
     assert torch.equal(torch.get_rng_state(), dice)
@@ -103,6 +104,18 @@ def test_the_network_and_the_process_are_as_before(
     assert sorted(trained_data.parent.rglob("*")) == files
     assert list(tmp_path.iterdir()) == []
     assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_batch_is_of_so_many_pixels_unless_it_is_given(
+    best: Any, trained_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordcbam.hosts.yolo.scoring.PIXELS", 5 * 128 * 128 + 1)
+    sizes = [len(batch) for batch in scoring(best, trained_data, images=12).batches]
+    assert sizes == [5, 5, 2]
+    given = scoring(best, trained_data, images=12, batch=8)
+    assert [len(batch) for batch in given.batches] == [8, 4]
+    monkeypatch.setattr("coordcbam.hosts.yolo.scoring.PIXELS", 1)
+    assert len(scoring(best, trained_data, images=2).batches) == 2
 
 
 @pytest.mark.parametrize("images", [0, True, 2.0])

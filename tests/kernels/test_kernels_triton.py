@@ -45,6 +45,7 @@ def test_every_pass_is_the_twins(tmp_path, child_environment):
     assert all(found["identities"])
 
 
+@pytest.mark.long
 @installed
 def test_every_pass_compiles_for_a_gpu(tmp_path, child_environment):
     """The interpreter takes programs that the compiler refuses; a user meets those on the GPU."""

@@ -521,8 +521,14 @@ def test_a_block_that_fails_is_named_with_its_place(
     assert str(raised.value) == f"{told} this map"
     some = ("none", "_support.known_blocks:Small", "step3")
     monkeypatch.setattr(sys.modules[preflight.__module__], "BLOCKS", some)
-    found = preflight(model, batches, at=AT, blocks=some, seeds=1)
+    coming: list[tuple[int, int, str]] = []
+    found = preflight(
+        model, batches, at=AT, blocks=some, seeds=1, progress=lambda *words: coming.append(words)
+    )
     assert [row.block for row in found.rows] == found.about["blocks"] == ["none", "step3"]
+    # None and its price, one that fails, step 3 and its price, and at each place.
+    assert [done for done, _, _ in coming] == list(range(2 + 1 + 2 + 2 + 1))
+    assert [total for _, total, _ in coming] == [2 + 2 + 2 + 2 + 2] * 3 + [2 + 1 + 2 + 2] * 5
     assert found.notes == (f"skipped {some[1]}: {told} this map",)
 
 

@@ -17,9 +17,13 @@ import coordcbam as cc
 from coordcbam.data import DigitsConfig, digits
 from coordcbam.records import read_run
 
-WANTED = {"run": 5, "step": 6, "save": 3, "write": 4, "rewrite": 2}
 # While best.pt of the first epoch is written, last.pt of the second, and best.pt of the end.
-SAMPLE = [Instant("write", 1, 5), Instant("write", 2, 9), Instant("rewrite", 1, 5)]
+CHOSEN = {
+    Instant("write", 1, 5): "anew",
+    Instant("write", 2, 9): "resumed",
+    Instant("rewrite", 1, 5): "closed",
+}
+DRAWN = {"run": 5, "step": 6, "save": 3, "write": 2, "rewrite": 1}
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +95,6 @@ def killed_and_resumed(folder, data, instant):
 
 
 @pytest.mark.long
-def test_a_kill_in_a_save_is_survived(tmp_path, data):
-    found = [
-        killed_and_resumed(tmp_path / str(number), data, instant)
-        for number, instant in enumerate(SAMPLE)
-    ]
-    assert [killed.inside[-1] for killed, _ in found] == ["write", "write", "rewrite"]
-    assert [how for _, how in found] == ["anew", "resumed", "closed"]
-
-
-@pytest.mark.long
 def test_twenty_kills_lose_no_number_of_the_last_save(tmp_path, data, figure):
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -110,8 +104,11 @@ def test_twenty_kills_lose_no_number_of_the_last_save(tmp_path, data, figure):
     assert all(torch.tensor(r).half().item() != r for r in averages)  # float16 would show
     found = [
         killed_and_resumed(tmp_path / str(number), data, instant)
-        for number, instant in enumerate(draw(calls, WANTED, seed=5))
+        for number, instant in enumerate([*CHOSEN, *draw(calls, DRAWN, seed=5)])
     ]
+    chosen = found[: len(CHOSEN)]
+    assert [killed.inside[-1] for killed, _ in chosen] == [instant.region for instant in CHOSEN]
+    assert [how for _, how in chosen] == list(CHOSEN.values())
     saving = sum(bool({"save", "rewrite"} & set(killed.inside)) for killed, _ in found)
     anew = sum(how == "anew" for _, how in found)
     assert 5 <= saving <= 15

@@ -58,6 +58,7 @@ def test_it_is_continuous_at_the_threshold(figure):
     figure("continuous at the threshold", f"{EXAMPLES} examples, 0 violations", "1000, 0")
 
 
+@pytest.mark.long
 def test_it_lands_on_r_min_for_a_stationary_input(figure):
     worst = 0.0
 
@@ -80,6 +81,7 @@ def test_it_lands_on_r_min_for_a_stationary_input(figure):
     figure("lands on r_min", f"{EXAMPLES} examples, off by at most {worst:.1e}", "1e-3")
 
 
+@pytest.mark.long
 def test_no_scale_is_negative(figure):
     @thousand
     @given(
@@ -100,6 +102,7 @@ def test_no_scale_is_negative(figure):
     figure("scale >= 0", f"{EXAMPLES} examples, 0 violations", "1000, 0")
 
 
+@pytest.mark.long
 def test_it_recovers_within_thirty_steps(figure):
     """From the deepest average the certificate allows, once the block lets its signal through."""
     worst = 0
