@@ -16,7 +16,7 @@ from coordcbam.kernels import use
 from coordcbam.preflight.result import Figure
 from coordcbam.preflight.trial import KEY, Trial, as_it_trains, called, copied, tensors_of
 
-LENGTH = Length(seconds=0.8, least=8, most=60, warm_up=2)
+LENGTH = Length(seconds=0.6, least=8, most=60, warm_up=2)
 
 
 class Price(NamedTuple):

@@ -93,13 +93,20 @@ def drift(outputs: Sequence[Sequence[Tensor]], before: Sequence[Sequence[Tensor]
     columns = zip(zip(*outputs, strict=True), zip(*before, strict=True), strict=True)
     found = []
     for now, then in columns:
-        pairs = list(zip(now, then, strict=True))
-        kept = [(a[b.isfinite()].double(), b[b.isfinite()].double()) for a, b in pairs]
+        kept = [_where_finite(*pair) for pair in zip(now, then, strict=True)]
         apart = sum(float((a - b).square().sum()) for a, b in kept)
         whole = sum(float(b.square().sum()) for _, b in kept)
         if any(b.numel() for _, b in kept):
             found.append((apart / whole) ** 0.5 if whole else float(apart > 0.0))
     return sum(found) / len(found) if found else math.nan
+
+
+def _where_finite(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, where ``before`` is finite."""
+    finite = before.isfinite()
+    if not finite.all():
+        now, before = now[finite], before[finite]
+    return now.double(), before.double()
 
 
 def check_comparable(outputs: Sequence[Sequence[Tensor]], *, alone: bool) -> None:
