@@ -1,7 +1,10 @@
 """``coordcbam preflight key=value ...``: what blocks would do to a YOLO, before it is trained."""
 
 import argparse
+import contextlib
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> tuple[int, Any]:
     data = arguments.pop("data")
     with console.status(f"reading {args.images} images"):
         score = scoring(model, data, images=args.images, **arguments)
-    with _bar(console) as bar, threads(score.threads):
+    with _bar(console) as bar, threads(score.threads), _frozen():
         task = bar.add_task("", total=None)
         found = preflight(
             model.model.to(score.device),
@@ -123,6 +126,16 @@ def _bar(console: Console) -> Progress:
         console=console,
         transient=True,
     )
+
+
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """Garbage is looked for in what is new alone: the copies of the model set off collections."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _write(document: dict[str, Any], folder: Path, lang: str, console: Console) -> None:
