@@ -9,6 +9,7 @@ import torch
 
 import coordcbam as cc
 from coordcbam._support.errors import UsageError
+from coordcbam.data import DigitsConfig, digits
 from coordcbam.hosts.ultralytics import YOLO, scoring
 from coordcbam.hosts.yolo.scoring import predictions
 from coordcbam.preflight.trial import tensors_of
@@ -79,21 +80,20 @@ def test_a_bypassed_network_scores_otherwise(scored: Any, best: Any) -> None:
 
 def test_the_network_and_the_process_are_as_before(
     best: Any,
-    trained_data: Path,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    caches = [*trained_data.parent.rglob("*.cache")]
-    for cache in caches:
-        cache.unlink()
-    files = sorted(trained_data.parent.rglob("*"))
+    # Of its own: other workers' trainings leave caches beside the shared images.
+    data = digits(DigitsConfig(train=8, val=8), root=tmp_path_factory.mktemp("data"))
+    files = sorted(data.parent.rglob("*"))
     best.model.train()
     before = {key: value.clone() for key, value in best.model.state_dict().items()}
     dice, logger = torch.get_rng_state(), logging.getLogger("ultralytics")
     state = logger.level, torch.get_num_threads()
-    scoring(best, trained_data, images=8)(best.model)
+    scoring(best, data, images=8)(best.model)
     after = best.model.state_dict()
     assert list(after) == list(before)  # not fused
     assert "info" not in vars(best.model)
@@ -101,7 +101,7 @@ def test_the_network_and_the_process_are_as_before(
     assert best.model.training
     assert torch.equal(torch.get_rng_state(), dice)
     assert (logger.level, torch.get_num_threads()) == state
-    assert sorted(trained_data.parent.rglob("*")) == files
+    assert sorted(data.parent.rglob("*")) == files
     assert list(tmp_path.iterdir()) == []
     assert "".join(capfd.readouterr()) == ""
 
