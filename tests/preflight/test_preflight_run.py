@@ -530,6 +530,9 @@ def test_a_block_that_fails_is_named_with_its_place(
     assert [done for done, _, _ in coming] == list(range(2 + 1 + 2 + 2 + 1))
     assert [total for _, total, _ in coming] == [2 + 2 + 2 + 2 + 2] * 3 + [2 + 1 + 2 + 2] * 5
     assert found.notes == (f"skipped {some[1]}: {told} this map",)
+    scores = iter([1.0, 1.0, "bad"])  # a score that fails is no block that does not fit
+    with pytest.raises(UsageError, match="score"):
+        preflight(model, batches, at=AT, blocks=some, seeds=1, score=lambda _: next(scores))  # type: ignore[return-value,arg-type]
 
 
 @pytest.mark.parametrize(

@@ -203,8 +203,8 @@ def pairs(reentrant):
     }
 
 
-# Of torch, about a checkpoint in another one's first pass, which is without gradients.
 @pytest.mark.long
+# Of torch, about a checkpoint in another one's first pass, which is without gradients.
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_a_pass_computed_again_changes_nothing(reentrant, figure):

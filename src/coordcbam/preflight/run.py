@@ -85,16 +85,19 @@ def preflight(  # noqa: PLR0913
         ticks = _ticks(progress, coming)
         rows, fit = [], []
         for each in found:
+            next(ticks)
             try:
-                row, price = _at_all(ground, each, seeds, ticks)
-            except UsageError as error:  # noqa: PERF203  (a handful)
+                made = ground.trial(each, 0)
+                first = _seen(ground, made)
+            except UsageError as error:
                 if tuple(words) != BLOCKS:  # who names a block wants it
                     raise
                 told.append(f"skipped {each.name}: {error}")
                 coming[:] = [name for name in coming if name.removesuffix(ALONE) != each.name]
-            else:
-                rows.append(row)
-                fit.append((each, price))
+                continue
+            row, price = _at_all(ground, each, (made, first), seeds, ticks)
+            rows.append(row)
+            fit.append((each, price))
         alone = [_alone(ground, *each, ticks) for each in fit if each[0].name != NONE]
         for _ in ticks:  # tells the end
             pass
@@ -150,18 +153,18 @@ def _seen(ground: Ground, made: Trial) -> Seen:
 
 
 def _at_all(
-    ground: Ground, of: Candidate, seeds: int, ticks: Iterator[None]
+    ground: Ground, of: Candidate, first: tuple[Trial, Seen], seeds: int, ticks: Iterator[None]
 ) -> tuple[BlockRow, Price]:
-    """A block at all places, with every seed; without weights there is one."""
-    seen = []
-    for seed in range(1 if of.what is None else seeds):
+    """A block at all places, with every seed after the first; without weights there is one."""
+    made, found = first
+    next(ticks)
+    price = added(made, ground.base, ground.batches[0])
+    seen = [found._replace(score=ground.scored(made))]  # which may change its network
+    for seed in range(1, 1 if of.what is None else seeds):
         next(ticks)
         made = ground.trial(of, seed)
         found = _seen(ground, made)
-        if seed == 0:
-            next(ticks)
-            price = added(made, ground.base, ground.batches[0])
-        seen.append(found._replace(score=ground.scored(made)))  # which may change its network
+        seen.append(found._replace(score=ground.scored(made)))
     return block_row(ground, of, price, seen), price
 
 
